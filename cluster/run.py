@@ -1,0 +1,155 @@
+"""What a run is: a TOML file, its overrides and the name that follows from both.
+
+Every relative path of a run is resolved against the folder where the command runs. In a Ray job that folder is a
+temporary copy that vanishes with the cluster, so `submit` anchors each one in a storage folder that every node sees:
+`--set output=STORAGE/runs/NAME`, `--set data.path=STORAGE/...` and so on, at the end of the job's command line.
+Absolute paths and URIs stay as they are. For a cluster on this machine the storage is the folder where `submit` runs,
+so a job writes where the same command without a cluster would have.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from .errors import ClusterError
+
+# Keys whose value is a path, with the default for a file that does not name one (None: then no path is used).
+_PATHS: tuple[tuple[str, str | None], ...] = (("output", "runs/{name}"), ("data.path", None), ("data.source", None))
+_PREFIXES = ("local-dir:", "checkpoint:")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: `tree` is the file with the overrides applied, `overrides` those overrides as they were given."""
+
+    file: Path
+    name: str
+    overrides: tuple[str, ...]
+    tree: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """Name and a digest of the settings: the same settings give the same id, however they are written."""
+        text = json.dumps(self.tree, sort_keys=True, default=str)
+        return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+    def get(self, key: str) -> Any:
+        """The value at the dotted `key`, None when absent."""
+        value: Any = self.tree
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+
+def load(file: Path, overrides: tuple[str, ...] = ()) -> Run:
+    """Read `file` and apply `a.b=value` overrides. Raises ClusterError; the keys themselves are checked by the job."""
+    try:
+        tree = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClusterError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ClusterError(f"{file} is not TOML: {error}") from error
+    for override in overrides:
+        _apply(tree, override)
+    name = tree.get("name")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        raise ClusterError(f'{file} needs name = "..." of 1 to 64 letters, digits, _ or -; it has {name!r:.80}')
+    return Run(file, name, overrides, tree)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not all(key.split(".")):
+        raise ClusterError(f"--set {override!r:.80} must read KEY=VALUE, as in --set distil.workers=2")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:  # a bare word is a string, as for the run itself
+        value = text
+    *tables, last = key.split(".")
+    for part in tables:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise ClusterError(f"--set {key}: {part} is a value there, not a table")
+    tree[last] = value
+
+
+def anchored(run: Run, storage: str) -> list[str]:
+    """The overrides that put every relative path of `run` below `storage`, an absolute folder or empty.
+
+    Raises ClusterError when a path needs a storage folder and there is none, or when it would leave that folder.
+    """
+    found: list[tuple[str, str, str]] = []
+    for key, default in _PATHS:
+        value = run.get(key) or (default and default.format(name=run.name))
+        if isinstance(value, str):
+            found.append((key, "", value))
+    source = run.get("ancestor.source")
+    for prefix in _PREFIXES:
+        if isinstance(source, str) and source.startswith(prefix):
+            found.append(("ancestor.source", prefix, source.removeprefix(prefix)))
+    return [
+        f"{key}={json.dumps(prefix + _below(key, path, storage))}"
+        for key, prefix, path in found
+        if not (PurePosixPath(path).is_absolute() or urlsplit(path).netloc)
+    ]
+
+
+def command(file: str, run: Run, storage: str, tracking_uri: str) -> str:
+    """The job's command line for `run`, whose file is called `file` there; see `anchored` for what it raises."""
+    settings = [*run.overrides, *anchored(run, storage), f"mlflow.tracking_uri={tracking_uri}", "cluster.address=auto"]
+    return shlex.join(["python", "-m", "pipelines", "run", file, *(p for s in settings for p in ("--set", s))])
+
+
+def output(run: Run, storage: str) -> str:
+    """The absolute folder that `run` writes to; two runs must not share it at one time."""
+    path = str(run.get("output") or f"runs/{run.name}")
+    return path if PurePosixPath(path).is_absolute() or urlsplit(path).netloc else _below("output", path, storage)
+
+
+def _below(key: str, path: str, storage: str) -> str:
+    if not storage:
+        raise ClusterError(
+            f'{key} = "{path}" is relative, and a job runs in a copy that vanishes; give --storage DIR, '
+            "an absolute folder that every node sees"
+        )
+    if "\0" in path or ".." in PurePosixPath(path).parts:
+        raise ClusterError(f"{key} = {path!r} leaves the storage folder {storage}; write it as an absolute path")
+    return str(PurePosixPath(storage) / path)
+
+
+def check_storage(storage: str) -> str:
+    """`storage` unchanged when it is an absolute path of the cluster's machines, or empty. Raises ClusterError."""
+    if storage and ("\0" in storage or not PurePosixPath(storage).is_absolute()):
+        raise ClusterError(f"--storage {storage!r} must be an absolute folder, the same on every node, as in /mnt/wave")
+    return storage
+
+
+def tracking(run: Run, given: str, local: str) -> str:
+    """The MLflow address for `run`: `given` (--mlflow), the file's, `local` (of `up --local`) or $MLFLOW_TRACKING_URI.
+
+    Raises ClusterError for none, for a store that the nodes cannot share, and for a password in the address.
+    """
+    uri = given or run.get("mlflow.tracking_uri") or local or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not isinstance(uri, str) or not uri:
+        raise ClusterError(
+            "this cluster's MLflow server is not known: give --mlflow http://HOST:PORT or set MLFLOW_TRACKING_URI"
+        )
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        raise ClusterError(
+            f"MLflow at {uri.partition(':')[0]}: is not a server, and nodes cannot share it; give --mlflow http://HOST:PORT"
+        )
+    if parts.username or parts.password:
+        raise ClusterError(
+            "the MLflow address holds a password, which the job's command line would show; "
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment of the nodes"
+        )
+    return uri

@@ -1,0 +1,82 @@
+"""The notebook of the cluster on this machine: which processes `up --local` started, on which ports."""
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from .errors import ClusterError
+from .processes import started
+
+
+@dataclass
+class Service:
+    """One process that we started; `since` tells it from a later process of the same pid."""
+
+    pid: int
+    since: str
+    url: str
+
+    def alive(self) -> bool:
+        """Whether that very process still runs."""
+        return started(self.pid) == self.since
+
+
+@dataclass
+class State:
+    """What is up. `mark` is in the environment of everything we started, `scratch` is Ray's folder under /tmp."""
+
+    mark: str = ""
+    scratch: str = ""
+    services: dict[str, Service] = field(default_factory=dict)
+
+
+def default_folder() -> Path:
+    """$WAVE_CLUSTER_STATE, or wave-cluster in the place for a person's state: one local cluster a person."""
+    if explicit := os.environ.get("WAVE_CLUSTER_STATE"):
+        return Path(explicit)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "wave-cluster"
+
+
+def token_file(folder: Path) -> Path:
+    """Where the token of the local head stands, readable by its owner only."""
+    return folder / "token"
+
+
+def load(folder: Path) -> State:
+    """The recorded state; an empty one when nothing is recorded. Raises ClusterError for a file that is not ours."""
+    file = folder / "state.json"
+    try:
+        raw = json.loads(file.read_text())
+        return State(raw["mark"], raw["scratch"], {k: Service(**v) for k, v in raw["services"].items()})
+    except FileNotFoundError:
+        return State()
+    except (ValueError, KeyError, TypeError) as error:
+        raise ClusterError(f"{file} cannot be read ({error}); end what it names by hand, then delete it") from error
+
+
+def save(folder: Path, state: State) -> None:
+    """Replace the record in one step, so that an interrupted write loses no pid."""
+    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
+        json.dump(asdict(state), file, indent=2)
+    os.replace(file.name, folder / "state.json")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One `up` or `down` at a time. Raises ClusterError when another one is at work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise ClusterError(f"{folder} cannot be written ({error.strerror}); choose another with --state DIR") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ClusterError(f"another up or down is at work in {folder}; wait for it to end") from None
+        yield

@@ -1,0 +1,153 @@
+"""The values that deployment files are rendered from, read strictly: a key that nothing uses is an error."""
+
+import difflib
+import re
+import tomllib
+import typing
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import ClusterError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What the image is built on."""
+
+    ray: str
+    python: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The folder that every node sees."""
+
+    path: str
+    size: str
+    nfs: str
+    storage_class: str = field(metadata={"key": "class"})
+
+
+@dataclass(frozen=True)
+class Mlflow:
+    """The MLflow server."""
+
+    port: int
+    size: str
+    secret: str
+    hosts: list[str]
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """One kind of node; `cpus`, `gpus` and `memory` are a node's, `aws` and `gcp` the machine type to rent for it."""
+
+    cpus: int
+    gpus: int
+    memory: str
+    min: int
+    max: int
+    aws: str
+    gcp: str
+
+
+@dataclass(frozen=True)
+class Rented:
+    """Machines that `ray up` reaches by SSH."""
+
+    ssh_user: str
+    disk_gb: int
+    aws_region: str
+    gcp_project: str
+    gcp_region: str
+    gcp_zone: str
+    gcp_image: str
+    head_ip: str
+    worker_ips: list[str]
+
+
+@dataclass(frozen=True)
+class Values:
+    """values.toml as a whole."""
+
+    name: str
+    namespace: str
+    image: str
+    run: str
+    set: list[str]
+    retries: int
+    shared_memory: str
+    idle_minutes: int
+    kueue_queue: str
+    versions: Versions
+    packages: dict[str, str]
+    storage: Storage
+    mlflow: Mlflow
+    head: Nodes
+    workers: dict[str, Nodes]
+    rented: Rented
+
+
+def load(file: Path) -> Values:
+    """Read and check `file`. Raises ClusterError that names the file, the key and the nearest valid one."""
+    try:
+        values = _build(Values, tomllib.loads(file.read_text(encoding="utf-8")), str(file), "")
+    except OSError as error:
+        raise ClusterError(f"{file} cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ClusterError(f"{file} is not TOML: {error}") from error
+    for key, name in (
+        ("name", values.name),
+        ("namespace", values.namespace),
+        *(("workers", w) for w in values.workers),
+    ):
+        if not re.fullmatch(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", name):
+            raise ClusterError(
+                f"{file}: {key} {name!r} must be up to 40 small letters, digits and -, as Kubernetes wants"
+            )
+    for package, version in values.packages.items():
+        if not re.fullmatch(r"[0-9][0-9A-Za-z.+]*", version):
+            raise ClusterError(f"{file}: packages.{package} = {version!r} must be one exact version")
+    for kind, nodes in {"head": values.head, **values.workers}.items():
+        if not 0 <= nodes.min <= nodes.max:
+            raise ClusterError(
+                f"{file}: {kind} has min = {nodes.min} and max = {nodes.max}; 0 <= min <= max is the rule"
+            )
+    if not values.storage.path.startswith("/"):
+        raise ClusterError(f"{file}: storage.path {values.storage.path!r} must be absolute, the same on every node")
+    return values
+
+
+def _build(kind: type[T], raw: Any, file: str, where: str) -> T:
+    if not isinstance(raw, dict):
+        raise ClusterError(f"{file}: {where or 'the file'} must be a table")
+    # A dataclass field whose name Python reserves carries its key in its metadata.
+    known = {f.metadata.get("key", f.name): f for f in fields(kind)}  # pyright: ignore[reportArgumentType]
+    for key in raw:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise ClusterError(f"{file}: unknown key {where}{key}; {hint}")
+    if missing := [key for key, f in known.items() if key not in raw and f.default is MISSING]:
+        raise ClusterError(f"{file}: {where}{missing[0]} is missing")
+    hints = typing.get_type_hints(kind)
+    return kind(**{f.name: _value(hints[f.name], raw[key], file, where + key) for key, f in known.items()})
+
+
+def _value(hint: Any, raw: Any, file: str, where: str) -> Any:
+    if isinstance(hint, type) and is_dataclass(hint):
+        return _build(hint, raw, file, where + ".")
+    if outer := typing.get_origin(hint):
+        inner = typing.get_args(hint)[-1]
+        if not isinstance(raw, outer):
+            raise ClusterError(f"{file}: {where} must be a {'table' if outer is dict else 'list'}, not {raw!r:.60}")
+        if outer is dict:
+            return {key: _value(inner, value, file, f"{where}.{key}") for key, value in raw.items()}
+        return [_value(inner, value, file, where) for value in raw]
+    if not isinstance(raw, hint) or isinstance(raw, bool) or (hint is int and raw < 0):
+        wanted = {int: "a whole number from 0", str: "text"}[hint]
+        raise ClusterError(f"{file}: {where} must be {wanted}, not {raw!r:.60}")
+    return raw

@@ -1,0 +1,29 @@
+"""The pipeline from data to registry; importing it checks that ``wave`` is this project's not Python's audio module."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+# MLflow reads these when it is first imported: a run must not report home, and its bars are no progress of ours.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def _check_wave() -> None:
+    """Raise ImportError where ``import wave`` would give, or has given, anything but the folder beside this one."""
+    spec = find_spec("wave")  # what sys.modules holds, if it was imported; otherwise what the path would give
+    origin = spec.origin if spec else None
+    if origin is None or Path(origin).resolve() != _ROOT / "wave" / "__init__.py":
+        raise ImportError(
+            f"'wave' is {origin or 'not found'} here, not this project's {_ROOT / 'wave'}: Python's own audio module "
+            f"has the same name and came first. Run from the checkout's root: cd {_ROOT} && python -m pipelines ...",
+            name="wave",
+        )
+
+
+_check_wave()
+
+# Ray reads this when it is imported, not when it starts; any Ray that we start asks for a token.
+os.environ.setdefault("RAY_AUTH_MODE", "token")

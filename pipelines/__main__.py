@@ -1,0 +1,5 @@
+"""``python -m pipelines``."""
+
+from .cli import main
+
+main()

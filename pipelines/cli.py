@@ -1,0 +1,139 @@
+"""The commands: ``python -m pipelines run|data|ancestor|distil|initialise|evaluate|models|plan``."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from click.decorators import FC
+
+from wave.errors import WaveError
+
+from . import registry
+from .convert import convert
+from .results import show_models
+from .run import run as run_experiment
+from .session import say
+from .store import existing_store
+
+FILE = click.argument("file", type=click.Path())
+SET = click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override one setting; may be repeated.")
+TRACKING = click.option("--tracking-uri", default="", help="MLflow store; default: mlflow.db in this folder.")
+NAME = click.option("--registered-model", default=None, help="Only this registered model.")
+
+
+class _Commands(click.Group):
+    """Errors of ours are one line and exit code 2; an interrupt is exit code 130."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except WaveError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(2)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted; the same command again continues", err=True)
+            sys.exit(130)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _with(*options: Callable[[FC], FC]) -> Callable[[FC], FC]:
+    def apply(function: FC) -> FC:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return apply
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def main() -> None:
+    """From one trained Vision Transformer to a registry of initialised Vision Transformers of any size."""
+
+
+@main.command()
+@_with(FILE, SET)
+def run(file: str, overrides: tuple[str, ...]) -> int:
+    """Do everything that experiment FILE asks for: data, ancestor, templates, sizes, registry."""
+    return run_experiment(file, overrides)
+
+
+@main.command()
+@_with(FILE, SET)
+def ancestor(file: str, overrides: tuple[str, ...]) -> int:
+    """Obtain the ancestor of experiment FILE: read it, or train it here."""
+    return run_experiment(file, overrides, until="ancestor")
+
+
+@main.command()
+@_with(FILE, SET)
+def distil(file: str, overrides: tuple[str, ...]) -> int:
+    """Stage 1: distil the ancestor of experiment FILE into weight templates."""
+    return run_experiment(file, overrides, until="distil")
+
+
+@main.command()
+@_with(FILE, SET)
+def initialise(file: str, overrides: tuple[str, ...]) -> int:
+    """Stage 2: initialise and register every size of experiment FILE; what is missing before it is done first."""
+    return run_experiment(file, overrides)
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(["digits", "fashion-mnist", "imagefolder"]))
+@click.argument("source", required=False, type=click.Path())
+@click.argument("out", type=click.Path())
+@click.option("--image-size", type=int, default=None, help="Side in pixels that models will read (imagefolder).")
+def data(kind: str, source: str | None, out: str, image_size: int | None) -> None:
+    """Convert a data set of KIND from SOURCE to Parquet shards in folder OUT.
+
+    digits needs no SOURCE; fashion-mnist finds Debian's package by itself; imagefolder reads SOURCE/train/CLASS/*.
+    """
+    dataset = convert(kind, source, Path(out), image_size=image_size)
+    rows = {split: dataset.num_rows(split) for split in ("train", "test")}
+    say(f"{out}: {rows['train']} training and {rows['test']} test images, {len(dataset.classes)} classes")
+
+
+@main.group()
+def models() -> None:
+    """Look at the registry: list, show, pull."""
+
+
+@models.command("list")
+@_with(TRACKING, NAME)
+def models_list(tracking_uri: str, registered_model: str | None) -> None:
+    """Every registered size: alias, parameters, accuracies."""
+    show_models(registry.list_models(existing_store(tracking_uri, Path.cwd()), registered_model))
+
+
+@models.command("show")
+@click.argument("model", metavar="NAME@ALIAS")
+@_with(TRACKING)
+def models_show(model: str, tracking_uri: str) -> None:
+    """All tags and metrics of one registered model, and how to load it."""
+    name, alias = _split(model)
+    row = registry.show_model(existing_store(tracking_uri, Path.cwd()), name, alias)
+    for key, value in {"version": row.version, **row.tags, **row.metrics}.items():
+        say(f"{key}: {value}")
+    say(row.description)
+
+
+@models.command("pull")
+@click.argument("model", metavar="NAME@ALIAS")
+@click.argument("destination", type=click.Path())
+@_with(TRACKING)
+def models_pull(model: str, destination: str, tracking_uri: str) -> None:
+    """Copy one registered model into folder DESTINATION, ready for timm.create_model("local-dir:DESTINATION")."""
+    name, alias = _split(model)
+    say(str(registry.pull(existing_store(tracking_uri, Path.cwd()), name, alias, Path(destination))))
+
+
+def _split(model: str) -> tuple[str, str]:
+    name, mark, alias = model.partition("@")
+    if not mark or not name or not alias:
+        raise WaveError(f"{model!r} does not name a registered model; use NAME@ALIAS, for example digits@d064-l06")
+    return name, alias

@@ -1,0 +1,200 @@
+"""Experiment: one TOML file, one run. Every setting has a range and a default; one without effect is an error."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from wave.errors import WaveError
+from wave.recipe import Recipe
+from wave.resample import Depth, Symmetry, WidthScale
+from wave.spec import TargetSpec
+
+from .config_text import SettingError, apply_overrides, matches, one_line, read_toml, redacted, to_toml
+from .sections import Ancestor, Count, Data, Distil, Grid, PathText, Section, Size, TargetSize, Templates
+
+__all__ = [
+    "Ancestor",
+    "Cluster",
+    "Data",
+    "Distil",
+    "Experiment",
+    "Grid",
+    "Initialise",
+    "Mlflow",
+    "Rule",
+    "Size",
+    "TargetSize",
+    "Targets",
+    "Templates",
+    "load",
+    "parse",
+    "redacted",
+    "resolved",
+]
+
+Name = Annotated[str, matches(r"[A-Za-z0-9_-]{1,64}", "should be 1 to 64 letters, digits, - or _")]
+RegistryName = Annotated[
+    str, matches(r"[^/:\x00-\x1f]{0,200}", "should be at most 200 characters, none of them / or :")
+]
+
+
+class Rule(Section):
+    """Resources of one trial whose model has at most ``max_params`` million parameters; without it, of any other."""
+
+    max_params: Annotated[float, Field(gt=0)] | None = None
+    cpus: Annotated[float, Field(ge=0)] = 1.0
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Initialise(Section):
+    """Stage 2, one trial a size; without a recipe no size is trained. ``subset`` images (0 = all) are used.
+
+    ``compare_scratch`` trains timm's random initialisation by the same recipe beside each size, for the table.
+    """
+
+    recipe: Recipe | None = None
+    scalers: Literal["resample", "random"] = "resample"
+    depth: Depth = "nearest"
+    width_scale: WidthScale = "sqrt"
+    symmetry: Symmetry = "none"
+    symmetry_strength: Annotated[float, Field(gt=0, le=1)] | None = None
+    subset: Annotated[int, Field(ge=0)] = 0
+    teacher_logits: bool = True
+    compare_scratch: bool = False
+    max_failures: Annotated[int, Field(ge=-1)] = 2
+    resources: Annotated[list[Rule], Field(min_length=1, default_factory=lambda: [Rule()])]
+
+    @model_validator(mode="after")
+    def _effects(self) -> Self:
+        if self.symmetry == "none" and self.symmetry_strength is not None:
+            raise SettingError(
+                "symmetry_strength", 'has no effect with symmetry="none"; set "split" or "noise", or leave it out'
+            )
+        if self.recipe is None and self.compare_scratch:
+            raise SettingError("compare_scratch", "has no effect without [initialise.recipe]; give it or leave it out")
+        if self.teacher_logits and self.recipe and (self.recipe.mixup or self.recipe.cutmix):
+            raise SettingError(
+                "teacher_logits", "=true reuses logits of unchanged images; mixup and cutmix change them: set one off"
+            )
+        limits = [rule.max_params for rule in self.resources]
+        if limits[-1] is not None:
+            raise SettingError(
+                "resources", f"has no rule above {limits[-1]} million; leave max_params out of the last rule"
+            )
+        for before, limit in zip([0.0, *limits], limits[:-1], strict=False):
+            if limit is None or before is None or limit <= before:
+                raise SettingError(
+                    "resources", "has a rule that never matches; order max_params upwards, the one without it last"
+                )
+        return self
+
+    def resources_for(self, parameters: int) -> dict[str, float]:
+        """``{"cpu": .., "gpu": ..}`` for a model with that many parameters: the first rule that matches."""
+        rule = next(r for r in self.resources if r.max_params is None or parameters <= r.max_params * 1e6)
+        return {"cpu": rule.cpus, "gpu": rule.gpus}
+
+
+class Targets(Section):
+    """The sizes to initialise: a grid or a list."""
+
+    grid: Grid | None = None
+    sizes: Annotated[list[TargetSize], Field(default_factory=list)]
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.grid and self.sizes:
+            raise SettingError("", "has both grid and sizes; leave one out")
+        if not self.grid and not self.sizes:
+            raise SettingError("", "names no size; give grid = {embed_dim = [64], depth = [3, 6]} or sizes")
+        counts = Counter(spec.name for spec in self.specs())
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise SettingError("sizes", f"names {', '.join(twice)} more than once")
+        return self
+
+    def specs(self) -> list[TargetSpec]:
+        return self.grid.specs() if self.grid else [size.spec() for size in self.sizes]
+
+
+class Mlflow(Section):
+    """Where results are registered. ``tracking_uri`` "" is SQLite in the folder where the command runs."""
+
+    tracking_uri: Annotated[str, Field(max_length=2048, repr=False)] = ""
+    experiment: RegistryName = ""
+    registered_model: RegistryName = ""
+
+
+class Cluster(Section):
+    """Which Ray: "" starts one on this machine, "auto" joins the one here, ``ray://host:port`` another."""
+
+    address: str = ""
+    num_cpus: Count | None = None
+
+    @model_validator(mode="after")
+    def _effects(self) -> Self:
+        if self.address and self.num_cpus is not None:
+            raise SettingError("num_cpus", f"has no effect with address={self.address!r}; leave it out")
+        return self
+
+
+class Experiment(Section):
+    """One run. ``output`` is relative to the folder where the command runs; names not given default to ``name``."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    output: PathText = ""
+    data: Data
+    ancestor: Ancestor
+    templates: Templates = Templates()
+    distil: Distil
+    initialise: Initialise
+    targets: Targets
+    mlflow: Mlflow = Mlflow()
+    cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _across(self) -> Self:
+        if self.initialise.teacher_logits and self.data.changes_images:
+            text = "=true reuses logits of unchanged images, but augmentation in data changes them; set it false"
+            raise SettingError("initialise.teacher_logits", text)
+        names = {key: getattr(self.mlflow, key) or self.name for key in ("experiment", "registered_model")}
+        object.__setattr__(self, "mlflow", self.mlflow.model_copy(update=names))  # frozen: defaults, once
+        object.__setattr__(self, "output", self.output or f"runs/{self.name}")
+        return self
+
+    def target_specs(self) -> list[TargetSpec]:
+        """The sizes to initialise: never empty, no two alike."""
+        return self.targets.specs()
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment in a TOML file, with ``overrides`` like ``"distil.recipe.lr=0.001"``.
+
+    An empty value (``"distil.recipe.epochs="``) takes a key out.
+
+    Raises :class:`WaveError`: one line that names the file, the key, the rule and the nearest that works.
+    """
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    return parse(apply_overrides(read_toml(path), overrides), str(path), keys)
+
+
+def parse(data: dict[str, Any], where: str = "experiment", overridden: Sequence[str] = ()) -> Experiment:
+    """The experiment in a table as ``tomllib`` gives it; ``where`` begins a message, or "--set"."""
+    try:
+        return Experiment.model_validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        raise WaveError(one_line(error, Experiment, data, where, overridden)) from None
+
+
+def resolved(experiment: Experiment) -> str:
+    """The experiment as TOML, every default written out; ``load`` reads it back equal.
+
+    A password in ``mlflow.tracking_uri`` is left out: credentials go through the environment, MLFLOW_TRACKING_USERNAME
+    and MLFLOW_TRACKING_PASSWORD.
+    """
+    table = experiment.model_dump(mode="json")
+    table["mlflow"]["tracking_uri"] = redacted(experiment.mlflow.tracking_uri)
+    return to_toml(table)

@@ -1,0 +1,87 @@
+"""Stage 1: the ancestor condensed into templates, on Ray Train, at one size or at many sampled sizes at once."""
+
+import shutil
+from typing import Any
+
+from torch import nn
+
+from wave.condense import condense
+from wave.errors import WaveError
+from wave.measure import accuracy, num_parameters
+from wave.multisize import MultiSize, SizeSampler
+from wave.resample import Resampling
+from wave.spec import TargetSpec
+from wave.storage import Templates
+from wave.vit import Family
+
+from . import ancestor
+from .config import Experiment
+from .data import Dataset
+from .loader import evaluation_batches
+from .session import say
+from .training import Work, fit
+from .workspace import Workspace, key_of
+
+
+def resampling(experiment: Experiment) -> Resampling:
+    """The configuration's rule for reading a size off the auxiliary model."""
+    settings = experiment.initialise
+    strength = settings.symmetry_strength
+    rule = {"depth": settings.depth, "width_scale": settings.width_scale, "symmetry": settings.symmetry}
+    return Resampling(**rule, **({} if strength is None else {"strength": strength}), seed=experiment.seed)
+
+
+def distil(experiment: Experiment, dataset: Dataset, workspace: Workspace, origin: dict[str, Any]) -> dict[str, Any]:
+    """Put the templates' artifact into ``workspace.templates``, unless it is there, and return its record.
+
+    ``origin`` is the ancestor's record. The record holds the artifact's digest, the auxiliary model's accuracy, and the
+    share of the ancestor's parameters that the templates hold. Raises :class:`WaveError`.
+    """
+    settings = experiment.distil.model_dump(mode="json", exclude={"workers", "resources_per_worker", "use_gpu", "max_failures"})
+    rule = resampling(experiment)
+    key = key_of("templates", origin["key"], experiment.templates.model_dump(mode="json"), settings, rule, experiment.seed)
+    done = workspace.record(workspace.templates, key)
+    if done is not None:
+        say(f"stage 1: templates already there, auxiliary accuracy {done['accuracy']:.3f}")
+        return done
+    name = f"templates-{key}"
+    say(f"stage 1: distilling templates on {dataset.num_rows('train')} images")
+    fit(experiment, dataset.path, workspace, name, _build)
+    shutil.rmtree(workspace.ray / name, ignore_errors=True)
+    templates = Templates.load(workspace.templates)
+    test = evaluation_batches(dataset, experiment.data, 256)
+    reached = accuracy(templates.auxiliary(), test())
+    share = templates.spec.num_parameters() / origin["parameters"]
+    say(
+        f"stage 1: {templates.spec.num_parameters()} template parameters, {share:.1%} of the ancestor's; "
+        f"auxiliary accuracy {reached:.3f}, ancestor {origin['accuracy']:.3f}"
+    )
+    record = {"accuracy": reached, "share": share, "digest": templates.digest, "parameters": templates.spec.num_parameters()}
+    return workspace.finish(workspace.templates, key, record)
+
+
+def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Work:
+    teacher = ancestor.teacher_of(workspace, dataset)
+    family = Family.of(teacher.model)
+    spec = experiment.templates.spec(family.head_dim, family.mlp_ratio)
+    rule = resampling(experiment)
+    wanted = experiment.templates.auxiliary
+    size = family.resolve(TargetSpec(wanted.embed_dim, wanted.depth) if wanted else family.size)
+    model = condense(teacher.model, spec, start=experiment.templates.start, size=size, options=rule, seed=experiment.seed)
+    sizes = experiment.distil.sizes.specs() if experiment.distil.sizes else []
+    for target in sizes:
+        spec.check(family.resolve(target).embed_dim)
+    sampler = SizeSampler(sizes, experiment.distil.sizes_per_step, experiment.seed) if sizes else None
+
+    def keep(trained: nn.Module, metrics: dict[str, Any]) -> None:
+        if not isinstance(trained, MultiSize):
+            raise WaveError(f"stage 1 ended with {type(trained).__name__}, not a MultiSize model")
+        info = {
+            "ancestor": {"source": experiment.ancestor.source, "parameters": num_parameters(teacher.model)},
+            "data": {"digest": dataset.digest, "mean": list(dataset.mean), "std": list(dataset.std)},
+            "classes": list(dataset.classes),
+            "metrics": {"steps": metrics["steps"]},
+        }
+        Templates.of(trained.auxiliary, family, rule, info).save(workspace.templates)
+
+    return Work("stage 1", experiment.distil.recipe, MultiSize(model, family, size, rule), keep, teacher, sampler)

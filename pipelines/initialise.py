@@ -1,0 +1,190 @@
+"""Stage 2 on Ray Tune: one function trial a size, reused actors, data shared as numpy; only what is missing is done."""
+
+import subprocess
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ray import tune
+from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
+
+from wave.errors import WaveError
+from wave.measure import all_logits, num_parameters
+from wave.spec import TargetSpec
+from wave.storage import Templates
+
+from . import ancestor, publish, runs
+from .config import Experiment, parse, redacted, resolved
+from .data import Dataset
+from .distil import resampling
+from .loader import eval_batches, held_in_memory
+from .session import ROOT, say
+from .store import Store
+from .trial import Arrays, Job, check, register, run_trial
+from .workspace import Workspace, key_of
+
+
+class Outcome(dict[str, dict[str, Any]]):
+    """Records by size, in the order of the targets; ``failed`` holds what became of the others."""
+
+    failed: dict[str, str]
+
+
+def initialise(
+    experiment: Experiment, dataset: Dataset, workspace: Workspace, stage1: dict[str, Any], store: Store
+) -> Outcome:
+    """Make every target size that is not there yet, register all of them, and return their records.
+
+    ``stage1`` is the templates' record. A size that fails does not stop the others. Raises :class:`WaveError` when
+    a size is impossible or the registry cannot be reached.
+    """
+    targets = experiment.target_specs()
+    templates = Templates.load(workspace.templates)
+    check(templates, targets)
+    job = _job(experiment, dataset, workspace, templates, store)
+    keys = {t.name: _key(experiment, dataset, templates, t) for t in targets}
+    records = {t.name: workspace.record(workspace.model(t.name), keys[t.name]) for t in targets}
+    todo = [t for t in targets if records[t.name] is None]
+    for target in targets:
+        record = records[target.name]
+        if record is not None:
+            register(job, experiment, workspace.model(target.name), keys[target.name], record)
+    say(f"stage 2: {len(targets)} sizes, {len(targets) - len(todo)} already there, {len(todo)} to do")
+    failed: dict[str, str] = {}
+    if todo:
+        failed = _fan_out(experiment, dataset, workspace, templates, job, todo, keys)
+    outcome = Outcome()
+    for target in targets:
+        record = workspace.record(workspace.model(target.name), keys[target.name])
+        if record is not None:
+            outcome[target.name] = {**record, "alias": f"{experiment.mlflow.registered_model}@{target.name}"}
+    outcome.failed = failed
+    runs.end_batch(store, job.parent_run, "FAILED" if failed else "FINISHED")
+    return outcome
+
+
+def _key(experiment: Experiment, dataset: Dataset, templates: Templates, target: TargetSpec) -> str:
+    settings = experiment.initialise.model_dump(mode="json", exclude={"resources", "max_failures"})
+    return key_of("size", templates.digest, dataset.digest, settings, asdict(target), experiment.seed)
+
+
+def _job(experiment: Experiment, dataset: Dataset, workspace: Workspace, templates: Templates, store: Store) -> Job:
+    """Open the batch's MLflow run and register the templates under it."""
+    batch = key_of("batch", experiment.name, templates.digest, dataset.digest, experiment.seed)
+    tags = {
+        "templates_digest": templates.digest,
+        "data_digest": dataset.digest,
+        "git_commit": git_commit(),
+        "architecture": templates.family.architecture,
+    }
+    params = {"name": experiment.name, "seed": experiment.seed, "output": str(workspace.root)}
+    run = runs.batch_run(store, batch, experiment.name, params, tags)
+    (workspace.root / "resolved.toml").write_text(resolved(experiment))
+    runs.log_files(store, run, workspace.root / "resolved.toml")
+    text = f"Weight templates {templates.digest[:12]}: safetensors and JSON, read by wave.Templates.load."
+    name = f"{experiment.mlflow.registered_model}-templates"
+    publish.publish(store, workspace.templates, name, f"t{templates.digest[:12]}", run, tags, text, {}, batch)
+    plain = experiment.model_copy(
+        update={"mlflow": experiment.mlflow.model_copy(update={"tracking_uri": redacted(experiment.mlflow.tracking_uri)})}
+    )
+    return Job(plain.model_dump(mode="json"), str(dataset.path), str(workspace.root), store, run, batch, tags)
+
+
+def _shared(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Arrays:
+    """The arrays that all trials read: small or limited training data with the teacher's logits, small test data."""
+    arrays: dict[str, NDArray[Any]] = {}
+    settings = experiment.initialise
+    recipe = settings.recipe
+    if held_in_memory(dataset, experiment.data, "test"):
+        arrays["test_images"], arrays["test_labels"] = dataset.arrays("test")
+    limited = settings.subset > 0 or held_in_memory(dataset, experiment.data)
+    if recipe is None or not limited or experiment.data.changes_images:
+        return arrays
+    images, labels = dataset.arrays("train", limit=settings.subset or None, seed=experiment.seed)
+    arrays |= {"train_images": images, "train_labels": labels}
+    if settings.teacher_logits and recipe.kl_weight:
+        teacher = ancestor.teacher_of(workspace, dataset)
+        logits = all_logits(teacher, eval_batches(images, labels, dataset.mean, dataset.std, 256))
+        arrays["teacher_logits"] = logits.numpy().astype(np.float32)
+    return arrays
+
+
+def _fan_out(
+    experiment: Experiment,
+    dataset: Dataset,
+    workspace: Workspace,
+    templates: Templates,
+    job: Job,
+    todo: list[TargetSpec],
+    keys: dict[str, str],
+) -> dict[str, str]:
+    parameters = {t.name: num_parameters(templates.family.create(templates.family.resolve(t), device="meta")) for t in todo}
+
+    def trial(config: dict[str, Any], job: Job, arrays: Arrays) -> None:
+        size = config["size"]
+        record = run_trial(job, arrays, TargetSpec(**size), keys[TargetSpec(**size).name])
+        tune.report({"accuracy": record["accuracy_after"] or record["accuracy_before"] or 0.0})
+
+    def resources(config: dict[str, Any]) -> dict[str, float]:
+        return parse(job.experiment).initialise.resources_for(parameters[TargetSpec(**config["size"]).name])
+
+    function = tune.with_parameters(trial, job=job, arrays=_shared(experiment, dataset, workspace))
+    tuner = Tuner(
+        tune.with_resources(function, resources),
+        param_space={"size": tune.grid_search([asdict(t) for t in todo])},
+        tune_config=TuneConfig(reuse_actors=True),
+        run_config=RunConfig(
+            name=f"sizes-{time.strftime('%Y%m%d-%H%M%S')}",
+            storage_path=str(workspace.ray),
+            verbose=0,
+            failure_config=FailureConfig(max_failures=experiment.initialise.max_failures),
+            callbacks=[Count(len(todo))],
+        ),
+    )
+    failed: dict[str, str] = {}
+    for result in tuner.fit():
+        if result.error is not None and result.config is not None:
+            failed[TargetSpec(**result.config["size"]).name] = reason(result.error)
+    return failed
+
+
+class Count(Callback):
+    """One plain line when a size is done or failed: how many are done, failed, left, and for how long."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.failed, self.start = total, 0, 0, time.perf_counter()
+
+    def _say(self, trial: Any, what: str) -> None:
+        ended = self.done + self.failed
+        left = (time.perf_counter() - self.start) / ended * (self.total - ended)
+        size = TargetSpec(**trial.config["size"]).name
+        say(f"stage 2: {size} {what}; {self.done} of {self.total} sizes done, {self.failed} failed, {self.total - ended} left, {left:.0f} s left")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.done += 1
+        self._say(trial, "done")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.failed += 1
+        self._say(trial, "failed")
+
+
+def reason(error: BaseException) -> str:
+    """The last line that says why: a trial's own message without Ray's traceback."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, WaveError):
+        return str(cause)
+    lines = [text.strip() for text in str(error).splitlines() if text.strip()]
+    return (lines or [type(error).__name__])[-1][:300]
+
+
+def git_commit() -> str:
+    """The checkout's commit, or "unknown" outside a repository."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(ROOT), capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"

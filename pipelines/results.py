@@ -1,0 +1,71 @@
+"""What a run made: results.csv, results.json, and the table at the end."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .workspace import write_text
+
+COLUMNS = (
+    *("size", "embed_dim", "depth", "num_heads", "parameters", "macs", "scalers"),
+    *("accuracy_before", "accuracy_after", "accuracy_scratch", "seconds", "alias"),
+)
+
+
+def write(root: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> None:
+    """``results.csv`` with a line a size, and ``results.json`` with the summary, the sizes and the failures too."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(root / "results.csv", text.getvalue())
+    plain = [{c: row.get(c) for c in COLUMNS} for row in rows]
+    write_text(root / "results.json", json.dumps({**summary, "sizes": plain, "failed": dict(failed)}, indent=2) + "\n")
+
+
+def show(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> None:
+    """The table; plain text when not on a terminal."""
+    scratch = any(row.get("accuracy_scratch") is not None for row in rows)
+    console = Console(width=None if Console().is_terminal else 130, highlight=False)
+    table = Table(box=None if not console.is_terminal else Table().box)
+    names = ["size", "parameters", "MACs", "scalers", "at step 0", "after training", "seconds", "registry alias"]
+    for name in names[:6] + (["from scratch"] if scratch else []) + names[6:]:
+        table.add_column(name, justify="left" if name in ("size", "registry alias") else "right")
+    for row in rows:
+        cells = [row["size"], _short(row["parameters"]), _short(row["macs"]), _short(row["scalers"])]
+        cells += [_percent(row["accuracy_before"]), _percent(row["accuracy_after"])]
+        cells += [_percent(row["accuracy_scratch"])] if scratch else []
+        table.add_row(*cells, f"{row['seconds']:.1f}", row["alias"])
+    console.print(table)
+    for size, why in failed.items():
+        console.print(f"{size} failed: {why}", markup=False)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _short(value: float) -> str:
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.1f}{letter}"
+    return str(value)
+
+
+def show_models(rows: Sequence[Any]) -> None:
+    """The registry as a table."""
+    console = Console(width=None if Console().is_terminal else 130, highlight=False)
+    table = Table(box=None if not console.is_terminal else Table().box)
+    for name in ("model", "version", "parameters", "at step 0", "after training", "from scratch"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for row in rows:
+        scores = [row.tags.get(f"accuracy_{when}") for when in ("before", "after", "scratch")]
+        cells = [_percent(None if s is None else float(s)) for s in scores]
+        table.add_row(f"{row.registered_model}@{row.alias}", str(row.version), row.tags.get("parameters", "-"), *cells)
+    console.print(table)

@@ -1,0 +1,66 @@
+"""The stages of a run in order: data, ancestor, templates, sizes; each does only what is missing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wave.errors import WaveError
+
+from . import ancestor, distil, results
+from .config import Experiment, load
+from .convert import convert
+from .data import Dataset, open_dataset
+from .initialise import initialise
+from .session import say, session
+from .store import open_store
+from .workspace import Workspace
+
+STAGES = ("data", "ancestor", "distil", "initialise")
+
+
+def data_of(experiment: Experiment) -> Dataset:
+    """The experiment's data set, converted first when it is missing and ``data.convert`` says from what."""
+    settings = experiment.data
+    path = Path(settings.path).expanduser().absolute()
+    if settings.convert and not path.exists():
+        say(f"data: converting {settings.convert} into {settings.path}")
+        convert(settings.convert, settings.source or None, path, image_size=settings.image_size)
+    dataset = open_dataset(path)
+    say(f"data: {dataset.num_rows('train')} training and {dataset.num_rows('test')} test images, {len(dataset.classes)} classes")
+    return dataset
+
+
+def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
+    """Run an experiment up to a stage and return the exit code: 0 when all that was asked for is there.
+
+    The same call again continues: finished parts are recognised by their settings. Raises :class:`WaveError`.
+    """
+    experiment = load(file, overrides)
+    workspace = Workspace.open(experiment.output)
+    with workspace.lock():
+        dataset = data_of(experiment)
+        if until == "data":
+            return 0
+        store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
+        with session(experiment.cluster):
+            origin = ancestor.obtain(experiment, dataset, workspace)
+            if until == "ancestor":
+                return 0
+            stage1 = distil.distil(experiment, dataset, workspace, origin)
+            if until == "distil":
+                return 0
+            outcome = initialise(experiment, dataset, workspace, stage1, store)
+        summary = {
+            "name": experiment.name,
+            "ancestor": {k: origin[k] for k in ("accuracy", "parameters")},
+            "templates": {k: stage1[k] for k in ("accuracy", "parameters", "share", "digest")},
+        }
+        rows = list(outcome.values())
+        results.write(workspace.root, summary, rows, outcome.failed)
+        results.show(rows, outcome.failed)
+        say(f"results: {workspace.root}/results.csv, models in {workspace.root}/models, registry: {store.tracking_uri}")
+    if outcome.failed:
+        raise WaveError(
+            f"{len(outcome.failed)} of {len(experiment.target_specs())} sizes failed ({', '.join(outcome.failed)}); "
+            "the others are registered, and the same command again tries only these"
+        )
+    return 0

@@ -1,0 +1,215 @@
+"""Sections of an experiment that say what is trained: sizes, data, ancestor, templates, stage 1; ranges and effects."""
+
+from collections import Counter
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from wave.kron import Order
+from wave.recipe import Recipe
+from wave.spec import KINDS, Kind, TargetSpec, TemplateSpec
+
+from .config_text import SettingError, matches
+from .images import check_policy
+
+_PATH = r"(?=.{0,1024}\Z)[^/\x00]{0,255}(/[^/\x00]{0,255})*"
+_SOURCES = r"train|(timm|local-dir|checkpoint):[^\x00-\x1f]{1,2048}|models:/[^\x00-\x1f]{1,2048}"
+_SOURCE_RULE = "should be train, timm:NAME, local-dir:PATH, checkpoint:PATH or models:/NAME/VERSION or @ALIAS"
+PathText = Annotated[str, matches(_PATH, "should be a path of at most 1024 characters, 255 a part, none of them NUL")]
+Source = Annotated[str, matches(_SOURCES, _SOURCE_RULE)]
+Width = Annotated[int, Field(ge=1, le=16384)]
+Layers = Annotated[int, Field(ge=1, le=1024)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Statistics = Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, no unknown keys, no conversion between types but from whole numbers to decimals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Size(Section):
+    """``{embed_dim = 64, depth = 6}``; what else differs from the ancestor may be given for a target."""
+
+    embed_dim: Width
+    depth: Layers
+
+
+class TargetSize(Size):
+    """A size to initialise; ``None`` means as the ancestor."""
+
+    num_classes: Annotated[int, Field(ge=1)] | None = None
+    img_size: Annotated[int, Field(ge=1, le=8192)] | None = None
+    patch_size: Annotated[int, Field(ge=1, le=8192)] | None = None
+
+    @model_validator(mode="after")
+    def _patches(self) -> Self:
+        if self.img_size and self.patch_size and self.img_size % self.patch_size:
+            below = max(self.img_size // self.patch_size, 1) * self.patch_size
+            raise SettingError(
+                "img_size", f"{self.img_size} is not a multiple of patch_size={self.patch_size}; nearest: {below}"
+            )
+        return self
+
+    def spec(self) -> TargetSpec:
+        return TargetSpec(**self.model_dump())
+
+
+class Grid(Section):
+    """Every width with every depth."""
+
+    embed_dim: Annotated[list[Width], Field(min_length=1)]
+    depth: Annotated[list[Layers], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _no_duplicates(self) -> Self:
+        for key in ("embed_dim", "depth"):
+            if twice := [str(n) for n, count in Counter(getattr(self, key)).items() if count > 1]:
+                raise SettingError(key, f"names {', '.join(twice)} more than once")
+        return self
+
+    def specs(self) -> list[TargetSpec]:
+        """Ordered by depth, then width."""
+        return [TargetSpec(width, depth) for depth in self.depth for width in self.embed_dim]
+
+
+class Data(Section):
+    """Where the images are and what training does to them. See :mod:`pipelines.data` and :mod:`pipelines.loader`."""
+
+    path: Annotated[PathText, Field(min_length=1)]
+    convert: Literal["digits", "fashion-mnist", "imagefolder"] | None = None
+    source: PathText = ""
+    image_size: Annotated[int, Field(ge=1, le=8192)] | None = None
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
+    in_memory: Literal["auto"] | bool = "auto"
+    augment: str = ""
+    hflip: Share = 0.0
+    random_crop: Share = 0.0
+    color_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
+    reprob: Share = 0.0
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether a training image differs from one epoch to the next."""
+        return bool(self.augment or self.hflip or self.random_crop or self.color_jitter or self.reprob)
+
+    def _converter(self) -> str:
+        return f"convert={self.convert!r}" if self.convert else "no convert"
+
+    @model_validator(mode="after")
+    def _effects(self) -> Self:
+        if self.source and self.convert in (None, "digits"):
+            raise SettingError("source", f"has no effect with {self._converter()}; leave it out")
+        if self.convert == "imagefolder" and not self.source:
+            raise SettingError(
+                "source", 'is missing; convert="imagefolder" needs the folder that holds train/ and val/'
+            )
+        if self.image_size and self.convert != "imagefolder":
+            raise SettingError("image_size", f"has no effect with {self._converter()}; leave it out")
+        if self.in_memory is True:
+            for key in ("workers", "augment", "color_jitter", "reprob"):
+                if getattr(self, key):
+                    raise SettingError(key, "has no effect with in_memory=true; leave one of them out")
+        if self.augment:
+            check_policy(self.augment)
+            if self.color_jitter and "3a" not in self.augment:
+                raise SettingError(
+                    "color_jitter", f"has no effect with augment={self.augment!r}; leave one of them out"
+                )
+        return self
+
+
+class Ancestor(Section):
+    """The trained model that templates come from."""
+
+    source: Source = "train"
+    architecture: str | None = None
+    mean: Statistics | None = None
+    std: Statistics | None = None
+    model_args: dict[str, bool | int | float | str | list[int]] = {}
+    recipe: Recipe | None = None
+
+    @model_validator(mode="after")
+    def _effects(self) -> Self:
+        kind = self.source.partition(":")[0]
+        given = f"source={self.source!r}"
+        if kind in ("train", "checkpoint"):
+            if not self.architecture:
+                raise SettingError(
+                    "architecture", f"is missing; {given} needs a timm name such as vit_tiny_patch16_224"
+                )
+        elif self.architecture:
+            raise SettingError("architecture", f"has no effect with {given}, which names it; leave it out")
+        if self.model_args and kind == "models":
+            raise SettingError("model_args", f"has no effect with {given}, which holds them; leave it out")
+        if kind == "train" and self.recipe is None:
+            raise SettingError("recipe", f"is missing; {given} needs [ancestor.recipe], for example epochs = 10")
+        if kind != "train" and self.recipe is not None:
+            raise SettingError("recipe", f"has no effect with {given}; leave it out")
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise SettingError("mean", "and std belong together: give both, one number a channel, or neither")
+        if any(s <= 0 for s in self.std or ()):
+            raise SettingError("std", f"={list(self.std or ())} should be greater than 0")
+        return self
+
+
+class Templates(Section):
+    """How many templates, of which block size. ``block`` defaults to (head_dim, head_dim)."""
+
+    count: Count | dict[Kind, Count] = 32
+    block: tuple[Count, Count] | dict[Kind, tuple[Count, Count]] | None = None
+    order: Order = "tile"
+    start: Literal["svd", "random"] = "svd"
+    auxiliary: Size | None = None
+
+    @model_validator(mode="after")
+    def _all_kinds(self) -> Self:
+        for key in ("count", "block"):
+            table = getattr(self, key)
+            if isinstance(table, dict) and (absent := [kind for kind in KINDS if kind not in table]):
+                raise SettingError(key, f"lacks {', '.join(absent)}; name all of {', '.join(KINDS)}")
+        return self
+
+    def spec(self, head_dim: int, mlp_ratio: float) -> TemplateSpec:
+        """The specification for an ancestor's head_dim and mlp_ratio; raises :class:`WaveError`."""
+        counts = self.count if isinstance(self.count, dict) else dict.fromkeys(KINDS, self.count)
+        blocks = (
+            self.block if isinstance(self.block, dict) else dict.fromkeys(KINDS, self.block or (head_dim, head_dim))
+        )
+        return TemplateSpec(blocks, counts, head_dim, mlp_ratio, self.order)
+
+
+class Distil(Section):
+    """Stage 1. ``workers`` is a number, or [min, max] for an elastic group; ``sizes`` are sampled."""
+
+    recipe: Recipe
+    workers: Count | tuple[Count, Count] = 1
+    use_gpu: bool = False
+    resources_per_worker: dict[str, Annotated[float, Field(ge=0)]] = {"CPU": 1.0}
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    sizes: Grid | None = None
+    sizes_per_step: Count = 1
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """Least and most workers."""
+        return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
+
+    @model_validator(mode="after")
+    def _effects(self) -> Self:
+        least, most = self.worker_range
+        if least > most:
+            raise SettingError("workers", f"=[{least}, {most}] should be [least, most]")
+        for workers in range(least, min(most, self.recipe.batch_size + 1) + 1):
+            if over := self.recipe.batch_size % workers:
+                low = self.recipe.batch_size - over
+                near = " and ".join(str(n) for n in (low, low + workers) if n)
+                text = f"={self.recipe.batch_size} is not a multiple of {workers} workers; nearest: {near}"
+                raise SettingError("recipe.batch_size", text)
+        if self.sizes is None and self.sizes_per_step != 1:
+            raise SettingError("sizes_per_step", "has no effect without distil.sizes; leave it out")
+        if not self.use_gpu and self.resources_per_worker.get("GPU"):
+            raise SettingError("resources_per_worker.GPU", "has no effect with use_gpu=false; set use_gpu = true")
+        return self

@@ -1,0 +1,126 @@
+"""One Ray session: started here or joined, quiet, with workers that import this checkout, and progress lines to the driver."""
+
+import contextlib
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import ray
+from ray.exceptions import RayError
+
+from wave.errors import WaveError
+from wave.train import Metrics
+
+from .config import Cluster
+
+ROOT = Path(__file__).resolve().parent.parent
+UNNEEDED = [".git", ".venv", "runs", "data", "tests", "benchmarks", "docs", "mlruns", "mlartifacts", "*.db", "dist", "build"]
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "30",
+}
+_ACTOR = "wave-progress"
+
+
+class _Lines:
+    """An actor that keeps lines until the driver fetches them."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+
+    def take(self) -> list[str]:
+        lines, self.lines = self.lines, []
+        return lines
+
+
+@contextlib.contextmanager
+def session(cluster: Cluster) -> Iterator[None]:
+    """A Ray session for the block, shut down after it. Raises :class:`WaveError` when a cluster cannot be joined.
+
+    Without an address Ray is started on this machine, for this process alone, without a dashboard.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    joining = bool(cluster.address or os.environ.get("RAY_ADDRESS"))
+    wants_token = os.environ.get("RAY_AUTH_MODE") == "token"
+    if wants_token and not joining and not any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # the head listens on all interfaces: for this process alone
+    options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        environment = {k: v for k, v in QUIET.items() if k.startswith(("RAY_TRAIN", "RAY_AIR", "MLFLOW", "TUNE"))}
+        options["runtime_env"] = {"working_dir": str(ROOT), "excludes": UNNEEDED, "env_vars": environment}
+    if cluster.address:
+        options["address"] = cluster.address
+    elif not joining:
+        options |= {"address": "local", "include_dashboard": False, "num_cpus": cluster.num_cpus}
+    try:
+        ray.init(**options)
+    except (ConnectionError, RayError, TimeoutError, ValueError) as error:
+        where = cluster.address or os.environ.get("RAY_ADDRESS") or "this machine"
+        raise WaveError(f"cluster.address: no Ray session on {where}: {str(error).splitlines()[0]}") from None
+    try:
+        with _printing():
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _printing() -> Iterator[None]:
+    actor = ray.remote(num_cpus=0)(_Lines).options(name=_ACTOR, get_if_exists=True).remote()
+    done = threading.Event()
+
+    def flush() -> None:
+        for line in ray.get(actor.take.remote()):
+            say(line)
+
+    def loop() -> None:
+        while not done.wait(0.5):
+            with contextlib.suppress(RayError):
+                flush()
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        with contextlib.suppress(RayError):
+            flush()
+        ray.kill(actor)
+
+
+def say(line: str) -> None:
+    """Print one line of progress at once."""
+    click.echo(line)
+
+
+def teller() -> Callable[[str], None]:
+    """For a worker: a function that sends a line to the driver's output and does not wait."""
+    try:
+        actor = ray.get_actor(_ACTOR)
+    except ValueError:
+        return say
+    return lambda line: actor.add.remote(line) and None
+
+
+def line(what: str, metrics: Metrics) -> str:
+    """``stage 1: step 200/600, loss 0.402, 310 images/s, 85 s left``."""
+    return (
+        f"{what}: step {metrics['step']}/{metrics['steps']}, loss {metrics['loss']:.3f}, "
+        f"{metrics['images_per_second']:.0f} images/s, {metrics['seconds_left']:.0f} s left"
+    )

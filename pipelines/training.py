@@ -1,0 +1,121 @@
+"""One training on Ray Train workers, for the ancestor and for stage 1: DDP, a checkpoint an epoch, resumed by name."""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import ray.train
+import torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer, get_device, prepare_model
+from torch import nn
+
+from wave.errors import WaveError
+from wave.recipe import Recipe
+from wave.spec import TargetSpec
+from wave.train import Trainer
+
+from .config import Experiment, parse
+from .data import Dataset, open_dataset
+from .loader import training_batches
+from .session import line, teller
+from .workspace import Workspace
+
+_STATE = "state.pt"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker trains: a model, its teacher, the sampled sizes, and how rank 0 keeps the result."""
+
+    title: str
+    recipe: Recipe
+    model: nn.Module
+    keep: Callable[[nn.Module, dict[str, Any]], None]
+    teacher: nn.Module | None = None
+    sampler: Callable[[int], Sequence[TargetSpec]] | None = None
+
+
+Build = Callable[[Experiment, Dataset, Workspace], Work]
+
+
+def fit(experiment: Experiment, data: Path, workspace: Workspace, name: str, build: Build) -> None:
+    """Run ``build``'s work on the workers that ``[distil]`` asks for; the same ``name`` again resumes.
+
+    Raises :class:`WaveError` with the first worker's own message when one of ours, else with what Ray says.
+    """
+    least, most = experiment.distil.worker_range
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={
+            "experiment": experiment.model_dump(mode="json"),
+            "data": str(data),
+            "root": str(workspace.root),
+            "build": build,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=least if least == most else (least, most),
+            use_gpu=experiment.distil.use_gpu,
+            resources_per_worker=dict(experiment.distil.resources_per_worker),
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(workspace.ray),
+            failure_config=FailureConfig(max_failures=experiment.distil.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.v2.api.exceptions.TrainingFailedError as error:
+        failures = getattr(error, "worker_failures", None) or {}
+        for failure in failures.values():
+            cause = getattr(failure, "cause", failure)
+            if isinstance(cause, WaveError):
+                raise cause from None
+        text = " ".join(str(next(iter(failures.values()), error)).split())
+        raise WaveError(f"training {name} failed: {text[:600]}; the same command again continues from the last epoch") from None
+
+
+def _worker(config: dict[str, Any]) -> None:
+    experiment, workspace = parse(config["experiment"]), Workspace(Path(config["root"]))
+    context, tell = ray.train.get_context(), teller()
+    rank, world, device = context.get_world_rank(), context.get_world_size(), get_device()
+    dataset = open_dataset(config["data"])
+    work = cast(Build, config["build"])(experiment, dataset, workspace)
+    recipe = work.recipe
+    batches = training_batches(dataset, experiment.data, recipe.batch_size, experiment.seed, rank, world)
+    trainer = Trainer(
+        prepare_model(work.model, move_to_device=True),
+        recipe,
+        recipe.total_steps(batches.steps_per_epoch),
+        teacher=work.teacher.to(device) if work.teacher is not None else None,
+        sampler=work.sampler,
+        num_classes=len(dataset.classes),
+        seed=experiment.seed,
+        device=device,
+    )
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            trainer.load_state_dict(torch.load(Path(folder) / _STATE, map_location=device, weights_only=True))
+        if rank == 0:
+            tell(f"{work.title}: resumed at step {trainer.step}/{trainer.steps}")
+    every = max(batches.steps_per_epoch, trainer.steps // 20)
+    start = time.perf_counter()
+    while trainer.step < trainer.steps:
+        metrics: dict[str, Any] = {}
+        for metrics in trainer.run(batches, until=(trainer.step // every + 1) * every):
+            if rank == 0:
+                tell(line(work.title, cast(Any, metrics)))
+        with tempfile.TemporaryDirectory() as folder:
+            saved = None
+            if rank == 0:
+                torch.save(trainer.state_dict(), Path(folder) / _STATE)
+                saved = Checkpoint.from_directory(folder)
+            ray.train.report(metrics, checkpoint=saved)
+    if rank == 0:
+        work.keep(trainer.result, {"seconds": time.perf_counter() - start, "steps": trainer.steps, "workers": world})

@@ -1,0 +1,182 @@
+"""One Tune trial of stage 2: one size from templates to a registered timm model, resumed from its own checkpoint."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from wave.errors import WaveError
+from wave.initialise import plain_model, target_model
+from wave.measure import accuracy, macs, num_parameters
+from wave.recipe import Batch, Recipe
+from wave.spec import TargetSpec
+from wave.storage import Templates, save_model
+from wave.teacher import Teacher
+from wave.train import Trainer
+
+from . import ancestor, publish, runs
+from .config import Experiment, parse
+from .data import Dataset, open_dataset
+from .distil import resampling
+from .loader import MemoryBatches, eval_batches, evaluation_batches, training_batches
+from .session import line, teller
+from .store import Store
+from .workspace import Workspace
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every trial of a batch needs and may be pickled: settings, places, and the batch's MLflow run."""
+
+    experiment: dict[str, Any]
+    data: str
+    root: str
+    store: Store
+    parent_run: str
+    batch_key: str
+    tags: dict[str, str]
+
+
+def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[str, Any]:
+    """Initialise, train, measure, write, register and record one size; returns the record.
+
+    ``arrays`` holds ``train_images``, ``train_labels`` and ``teacher_logits`` when the training data is shared, and
+    ``test_images``, ``test_labels`` when the test data is. Raises :class:`WaveError`.
+    """
+    experiment, workspace = parse(job.experiment), Workspace(Path(job.root))
+    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+    dataset, templates = open_dataset(job.data), Templates.load(workspace.templates)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    start, settings = time.perf_counter(), experiment.initialise
+    model = target_model(
+        templates, target, scalers=settings.scalers, options=resampling(experiment), seed=experiment.seed
+    ).to(device)
+    full = templates.family.resolve(target)
+    comparable = full.num_classes == len(dataset.classes)
+    test = _resized(_test(experiment, dataset, arrays), cast(int, full.img_size))
+    row: dict[str, Any] = {
+        "size": target.name,
+        "embed_dim": full.embed_dim,
+        "depth": full.depth,
+        "num_heads": full.embed_dim // templates.family.head_dim,
+        "scalers": templates.spec.num_scalers(full),
+        "accuracy_before": accuracy(model, test(0), device) if comparable else None,
+        "accuracy_after": None,
+        "accuracy_scratch": None,
+    }
+    if settings.recipe is not None and comparable:
+        teacher = ancestor.teacher_of(workspace, dataset) if settings.recipe.kl_weight and "teacher_logits" not in arrays else None
+        batches, steps = _batches(experiment, dataset, arrays, settings.recipe, cast(int, full.img_size))
+
+        def train(net: nn.Module, title: str, state: Path | None = None) -> Any:
+            return _train(net, cast(Recipe, settings.recipe), batches, steps, teacher, title, state, key, experiment.seed, device)
+
+        model = train(model, target.name, workspace.checkpoint(target.name))
+        row["accuracy_after"] = accuracy(model, test(0), device)
+        if settings.compare_scratch:
+            fresh = train(templates.family.create(full).to(device), f"{target.name} from scratch")
+            row["accuracy_scratch"] = accuracy(fresh, test(0), device)
+    plain = plain_model(templates, model.cpu())
+    row |= {"parameters": num_parameters(plain), "macs": macs(plain, cast(int, full.img_size), templates.family.in_chans)}
+    folder = workspace.model(target.name)
+    save_model(plain, folder, dataset.mean, dataset.std, dataset.classes if comparable else None)
+    row["seconds"] = round(time.perf_counter() - start, 2)
+    register(job, experiment, folder, key, row)
+    workspace.checkpoint(target.name).unlink(missing_ok=True)
+    return workspace.finish(folder, key, row)
+
+
+def register(job: Job, experiment: Experiment, folder: Path, key: str, row: dict[str, Any]) -> None:
+    """Log the size's run and publish its directory under the size's name as alias; the same again changes nothing."""
+    params = {k: row[k] for k in ("embed_dim", "depth", "num_heads", "parameters", "macs", "scalers")}
+    metrics = {k: row[k] for k in ("accuracy_before", "accuracy_after", "accuracy_scratch", "seconds") if row[k] is not None}
+    name, model_name = str(row["size"]), experiment.mlflow.registered_model
+    run = runs.size_run(job.store, job.parent_run, f"{job.batch_key}.{name}", name, params, metrics, job.tags)
+    tags = {**job.tags, **params, **{k: v for k, v in metrics.items() if k != "seconds"}}
+    text = (
+        f"Vision Transformer of width {row['embed_dim']}, depth {row['depth']}, {row['parameters']} parameters, "
+        f"initialised by WAVE from templates {job.tags['templates_digest'][:12]}.\n\n{publish.snippet(model_name, name)}"
+    )
+    publish.publish(job.store, folder, model_name, name, run, tags, text, metrics, key)
+
+
+def _train(
+    model: nn.Module,
+    recipe: Recipe,
+    batches: Callable[[int], Iterator[Batch]],
+    steps: int,
+    teacher: Teacher | None,
+    title: str,
+    state: Path | None,
+    key: str,
+    seed: int,
+    device: str,
+) -> Any:
+    num_classes = cast(int, model.num_classes)
+    trainer = Trainer(model, recipe, steps, teacher=teacher and teacher.to(device), num_classes=num_classes, seed=seed, device=device)
+    if state is not None and state.is_file():
+        saved = torch.load(state, map_location=device, weights_only=True)
+        if saved["key"] == key:
+            trainer.load_state_dict(saved["trainer"])
+    tell, every = teller(), max(recipe.log_every, steps // 4)
+    while trainer.step < steps:
+        for metrics in trainer.run(batches, until=trainer.step + every):
+            tell(line(title, metrics))
+        if state is not None and trainer.step < steps:
+            state.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"key": key, "trainer": trainer.state_dict()}, state.with_suffix(".tmp"))
+            os.replace(state.with_suffix(".tmp"), state)
+    return trainer.result
+
+
+def _test(experiment: Experiment, dataset: Dataset, arrays: Arrays) -> Callable[[int], Iterator[Batch]]:
+    if "test_images" in arrays:
+        images, labels = arrays["test_images"], arrays["test_labels"]
+        return lambda _: eval_batches(images, labels, dataset.mean, dataset.std, 256)
+    begin = evaluation_batches(dataset, experiment.data, 256)
+    return lambda _: begin()
+
+
+def _batches(
+    experiment: Experiment, dataset: Dataset, arrays: Arrays, recipe: Recipe, size: int
+) -> tuple[Callable[[int], Iterator[Batch]], int]:
+    """The size's training batches, resized to its images, and its number of steps."""
+    if "train_images" in arrays:
+        images, labels = arrays["train_images"], arrays["train_labels"]
+        logits = cast("NDArray[np.float32] | None", arrays.get("teacher_logits"))
+        mean, std = dataset.mean, dataset.std
+        batches: Any = MemoryBatches(images, labels, mean, std, recipe.batch_size, experiment.seed, teacher_logits=logits)
+    else:
+        batches = training_batches(dataset, experiment.data, recipe.batch_size, experiment.seed)
+    return _resized(batches, size), recipe.total_steps(batches.steps_per_epoch)
+
+
+def _resized(batches: Callable[[int], Iterator[Batch]], size: int) -> Callable[[int], Iterator[Batch]]:
+    def generate(step: int) -> Iterator[Batch]:
+        for batch in batches(step):
+            images = batch.images
+            if images.shape[-1] != size:
+                images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
+            yield batch._replace(images=images)
+
+    return generate
+
+
+def check(templates: Templates, targets: list[TargetSpec]) -> None:
+    """Raise :class:`WaveError` for the first target that the templates cannot build, before anything starts."""
+    for target in targets:
+        try:
+            full = templates.family.resolve(target)
+            templates.spec.check(full.embed_dim)
+        except WaveError as error:
+            raise WaveError(f"targets: {target.name}: {error}") from None

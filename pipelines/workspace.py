@@ -1,0 +1,104 @@
+"""Workspace: the folder of one run, what is in it, which parts are done for which settings, and who may write."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from wave.errors import WaveError
+
+
+def key_of(*parts: object) -> str:
+    """Short digest of the settings and inputs that a result depends on."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths of one run: ``ancestor/``, ``templates/``, ``models/<size>/``, each with a record ``<name>.json`` beside it,
+    results, and Ray's own storage. A part is done when its record holds the key of the present settings."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, output: str) -> "Workspace":
+        """The absolute folder, made if need be; raises :class:`WaveError` when it cannot be written."""
+        root = Path(output).expanduser().absolute()
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            probe = root / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise WaveError(f"output={output!r} cannot be written ({error.strerror}); choose another folder") from None
+        return cls(root)
+
+    @property
+    def ancestor(self) -> Path:
+        return self.root / "ancestor"
+
+    @property
+    def templates(self) -> Path:
+        return self.root / "templates"
+
+    @property
+    def ray(self) -> Path:
+        return self.root / "ray"
+
+    def model(self, name: str) -> Path:
+        """The timm directory of one size."""
+        return self.root / "models" / name
+
+    def checkpoint(self, name: str) -> Path:
+        """Where an unfinished stage-2 trial keeps its state."""
+        return self.root / "checkpoints" / f"{name}.pt"
+
+    def record(self, folder: Path, key: str) -> dict[str, Any] | None:
+        """What was recorded when ``folder`` was finished under this key; None if it was not, or something is gone."""
+        try:
+            data = json.loads(self._record_path(folder).read_text())
+        except (OSError, ValueError):
+            return None
+        whole = isinstance(data, dict) and data.get("key") == key and all((folder / f).is_file() for f in data["files"])
+        return cast(dict[str, Any], data) if whole else None
+
+    def finish(self, folder: Path, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Record that ``folder`` is done; call it after its files are in place."""
+        files = sorted(f.name for f in folder.iterdir() if f.is_file())
+        data = {"key": key, "files": files, **record}
+        write_text(self._record_path(folder), json.dumps(data, indent=2) + "\n")
+        return data
+
+    @staticmethod
+    def _record_path(folder: Path) -> Path:
+        return folder.with_name(f"{folder.name}.json")
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """One writer at a time; raises :class:`WaveError` while another process runs in this folder."""
+        with (self.root / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise WaveError(
+                    f"another run (process {holder}) is writing to {self.root}; wait for it, or set another output"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield

@@ -1,0 +1,71 @@
+"""What doctor says of nodes in good and in bad order."""
+
+from typing import Any
+
+import pytest
+
+from cluster import doctor, probe
+
+
+def node(address: str = "10.0.0.1", **fields: Any) -> dict[str, Any]:
+    good = {
+        "address": address,
+        "versions": {"python": "3.11.7", "mlflow": "3.17.2"},
+        "gpus": 0,
+        "ray_gpus": 0.0,
+        "write": "",
+    }
+    return good | {"unseen": [], "mlflow": "3.17.2", "mlflow_error": ""} | fields
+
+
+def failures(*nodes: dict[str, Any], storage: str = "/mnt/s", mlflow: str = "http://m:1") -> list[str]:
+    return [str(check) for check in doctor.judge(list(nodes), storage, mlflow) if check.fix]
+
+
+def test_a_cluster_in_order() -> None:
+    checks = [
+        str(check) for check in doctor.judge([node(), node("10.0.0.2", gpus=1, ray_gpus=1.0)], "/mnt/s", "http://m:1")
+    ]
+    assert len(checks) == 8
+    assert all(check.startswith("ok ") and "\n" not in check for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"versions": {"python": "3.12.0", "mlflow": "3.17.2"}}, "node 10.0.0.1 has python==3.11.7: use one image"),
+        ({"versions": {"python": "3.11.7", "mlflow": ""}, "mlflow": ""}, "install mlflow there"),
+        ({"gpus": 1}, "start Ray there with --num-gpus"),
+        ({"ray_gpus": 2.0, "gpus": 1}, "Ray counts 2, the driver shows 1"),
+        ({"write": "Permission denied"}, "not writable (Permission denied)"),
+        ({"unseen": ["10.0.0.1"]}, "does not show what 10.0.0.1 wrote"),
+        ({"mlflow_error": "Connection refused"}, "not reached (Connection refused)"),
+        ({"mlflow_error": "HTTP 401 for /x: "}, "set MLFLOW_TRACKING_USERNAME"),
+        ({"mlflow_error": "HTTP 403 for /x: Invalid Host"}, "--allowed-hosts"),
+        ({"mlflow": "3.18.1"}, "install mlflow==3.18.1 on the nodes"),
+        ({"error": "node died"}, "no answer (node died)"),
+    ],
+)
+def test_each_fault_is_one_line_with_a_fix(fields: dict[str, Any], message: str) -> None:
+    found = failures(node(), node("10.0.0.2", **fields))
+    assert any(message in line and line.startswith("FAIL") and ". Fix: " in line for line in found)
+    assert all("10.0.0.2" in line.partition(": ")[0] for line in found)
+
+
+def test_what_was_not_given_is_a_failure() -> None:
+    assert len(failures(node(), storage="", mlflow="")) == 2
+
+
+def test_the_probe_on_this_machine(tmp_path: Any) -> None:
+    found = probe.look("abc", str(tmp_path / "new"), "http://127.0.0.1:9")
+    assert found["versions"]["ray"]
+    assert found["write"] == ""
+    assert probe.see(str(tmp_path / "new")) == ["abc"]
+    assert "refused" in found["mlflow_error"]
+    assert "Not a directory" in probe.write("/dev/null/x", "abc")
+
+
+def test_an_address_where_nobody_listens() -> None:
+    checks = list(doctor.examine(doctor.Target("http://127.0.0.1:9", ""), "/s", "http://m"))
+    assert len(checks) == 1
+    assert "does not answer" in str(checks[0])

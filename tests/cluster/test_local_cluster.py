@@ -1,0 +1,244 @@
+"""The whole path on a real head: up, doctor, submit, follow, leave, come back, stop, down."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from cluster import cli, local, processes, state
+from cluster.errors import ClusterError
+from cluster.jobs import Jobs
+from cluster.target import Target
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("local_cluster")]
+
+# A run in miniature: it counts in its output folder, and continues there when it is started again.
+_RUN = """
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+from unittest import mock
+import wave
+assert wave.OURS
+words = sys.argv[1:]
+assert words[0] == "run" and Path(words[1]).exists()
+settings = dict(word.split("=", 1) for flag, word in zip(words, words[1:]) if flag == "--set")
+output = Path(json.loads(settings["output"])); output.mkdir(parents=True, exist_ok=True)
+assert settings["cluster.address"] == "auto" and settings["mlflow.tracking_uri"] == os.environ["MLFLOW_TRACKING_URI"]
+def leave(*_):
+    print("saved", flush=True); sys.exit(130)
+signal.signal(signal.SIGTERM, leave)
+count = output / "count"; done = int(count.read_text()) if count.exists() else 0
+subprocess.Popen(["sleep", "600"], start_new_session=True)  # a child that outlives its job
+for number in range(done, int(settings["steps"])):
+    print("step", number, flush=True); count.write_text(str(number + 1)); time.sleep(float(settings.get("pause", "0")))
+    if number == 1 and done == 0 and "fail" in settings: sys.exit(int(settings["fail"]))
+"""
+
+
+@dataclass
+class Here:
+    """A checkout in miniature and the cluster that serves it."""
+
+    folder: Path
+    state: Path
+    recorded: state.State
+
+    def command(self, *words: str) -> list[str]:
+        notes = [] if "--state" in words else ["--state", str(self.state)]
+        return [sys.executable, "-m", "cluster", *words, *notes]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        names = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "MLFLOW_TRACKING_URI")
+        plain = {key: value for key, value in os.environ.items() if key not in names}
+        return plain | {"PYTHONPATH": str(ROOT), "HOME": str(self.folder)}
+
+    def run(self, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        """The command in this process: importing Ray anew for each would take most of the test's time."""
+        command = self.command(*words)
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with (
+            mock.patch.dict(os.environ, self.environment | extra, clear=True),
+            mock.patch.object(sys, "argv", command[2:]),
+            contextlib.chdir(self.folder),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                cli.main()
+            except SystemExit as left:
+                code = int(left.code or 0)
+            finally:
+                logging.disable(logging.NOTSET)
+        return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+
+    @property
+    def address(self) -> str:
+        return self.recorded.services["ray"].url
+
+    @property
+    def token(self) -> str:
+        return state.token_file(self.state).read_text()
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
+    folder = tmp_path_factory.mktemp("checkout")
+    for name, text in (("wave/__init__.py", "OURS = True"), ("pipelines/__main__.py", _RUN), ("x.toml", 'name = "x"')):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    notes = tmp_path_factory.mktemp("state")
+    recorded = local.up(notes, num_cpus=1)
+    roots = {service.pid: service.since for service in recorded.services.values()}
+    stranger = subprocess.Popen(["sleep", "600"])
+    try:
+        yield Here(folder, notes, recorded)
+    finally:
+        ended = local.down(notes)
+        alive = stranger.poll() is None
+        stranger.kill()
+        stranger.wait()
+    assert ended > 5
+    assert alive, "down ended a process that it had not started"
+    assert processes.family(recorded.mark, roots) == set()
+    assert not Path(recorded.scratch).exists()
+    assert local.down(notes) == 0
+    assert sorted(path.name for path in notes.iterdir()) == ["lock", "mlflow", "mlflow.log", "ray.log"]
+
+
+def test_a_second_up_starts_nothing(here: Here) -> None:
+    assert local.up(here.state) == here.recorded
+    assert state.token_file(here.state).stat().st_mode & 0o077 == 0
+
+
+def test_dashboard_and_mlflow_listen_on_loopback_only(here: Here) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.254", 9))  # sends nothing; tells which address this machine would use
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        outside = probe.getsockname()[0]
+    for service in here.recorded.services.values():
+        port = int(service.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            pass
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((outside, port), timeout=5)
+
+
+@pytest.mark.parametrize("token", ["", "wrong", "x" * 64])
+def test_nothing_without_the_token(here: Here, token: str) -> None:
+    submission = json.dumps({"entrypoint": "touch /tmp/never", "submission_id": "intruder"}).encode()
+    for path, body in (
+        ("/api/jobs/", submission),
+        ("/api/jobs/", None),
+        ("/api/jobs/x/logs", None),
+        ("/api/packages/gcs/_ray_pkg_0.zip", None),
+    ):
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(here.address + path, body, headers), timeout=10)
+        assert refused.value.code == (403 if token else 401)
+    with pytest.raises(ClusterError, match="its token is wrong" if token else "it wants a token"):
+        Jobs(Target(here.address, token))
+    assert all(job.submission_id != "intruder" for job in Jobs(Target(here.address, here.token)).list())
+
+
+def test_the_commands_without_the_token_are_one_line(here: Here) -> None:
+    elsewhere = str(here.state / "none")
+    for command in (["logs"], ["submit", "x.toml", "--storage", "/tmp", "--mlflow", "http://127.0.0.1:9"]):
+        refused = here.run(*command, "--address", here.address, "--state", elsewhere, RAY_AUTH_TOKEN="wrong")
+        assert refused.returncode == 2
+        assert refused.stderr.count("\n") == 1
+        assert "its token is wrong" in refused.stderr
+
+
+def test_follow_passes_the_exit_code_and_the_same_run_continues(here: Here) -> None:
+    submit = ("submit", "x.toml", "--follow", "--set", "steps=4", "--set", "fail=7")
+    first = here.run(*submit)
+    assert first.returncode == 7, first.stdout + first.stderr
+    assert re.findall(r"^step \d", first.stdout, re.M) == ["step 0", "step 1"]
+    for word in ("upload ", " in 3 files", f"{here.address}/#/jobs/x-", here.recorded.services["mlflow"].url):
+        assert word in first.stdout
+    again = here.run(*submit)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert re.findall(r"^step \d", again.stdout, re.M) == ["step 2", "step 3"]
+    assert "it continues the run" in again.stdout
+    assert (here.folder / "runs/x/count").read_text() == "4"
+    assert here.token not in first.stdout + first.stderr + again.stdout
+    listed = here.run("list").stdout
+    assert re.search(r"^x-\w{10}  FAILED \(exit code 7\)", listed, re.M)
+    assert re.search(r"^x-\w{10}-2  SUCCEEDED .* try 2", listed, re.M)
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(here: Here) -> None:
+    submit = ("submit", "x.toml", "--set", "steps=1000", "--set", "pause=0.2", "--set", "output=long")
+    follower = subprocess.Popen(
+        here.command(*submit, "--follow"),
+        cwd=here.folder,
+        env=here.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run started in the background of a shell would hand down a SIGINT that is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
+    assert follower.stdout
+    assert any(line.startswith("step 3") for line in follower.stdout)
+    follower.send_signal(signal.SIGINT)
+    _, errors = follower.communicate(timeout=30)
+    assert follower.returncode == 130
+    back = re.search(r"python -m cluster (logs x-\w{10}) --follow", errors)
+    assert back, errors
+    job = back[1].partition(" ")[2]
+
+    jobs = Jobs(Target(here.address, here.token))
+    assert jobs.info(job).status.value == "RUNNING"
+    attached = here.run(*submit)
+    assert attached.returncode == 0
+    assert f"{job} (runs already" in attached.stdout
+    other = here.run(*submit, "--set", "seed=1")
+    assert other.returncode == 2
+    assert "with other settings writes to" in other.stderr
+    stopped = here.run("stop", job)
+    assert "STOPPED" in stopped.stdout
+    assert here.run("logs", job).stdout.endswith("saved\n")
+    assert here.run("status", "x").stdout.startswith(job)
+
+
+def test_doctor_finds_the_cluster_in_order_and_names_what_is_not(here: Here) -> None:
+    well = here.run("doctor")
+    assert well.returncode == 0, well.stdout + well.stderr
+    lines = well.stdout.splitlines()
+    assert len(lines) == 6
+    assert all(line.startswith("ok ") for line in lines)
+    ill = here.run("doctor", "--mlflow", "http://127.0.0.1:9", "--storage", "/proc/none")
+    assert ill.returncode == 1
+    assert len([line for line in ill.stdout.splitlines() if line.startswith("FAIL") and "Fix: " in line]) == 2
+    assert not list(here.folder.glob(".wave-doctor*"))
+
+
+def test_a_killed_mlflow_server_comes_back_with_up(here: Here) -> None:
+    old = here.recorded.services["mlflow"]
+    os.kill(old.pid, signal.SIGKILL)
+    while old.alive():
+        time.sleep(0.1)
+    here.recorded = local.up(here.state)
+    assert here.recorded.services["mlflow"].pid != old.pid
+    assert here.recorded.services["ray"].alive()

@@ -1,0 +1,137 @@
+"""Values are read strictly; `ray up` files, image and script hold together."""
+
+import json
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import ray.autoscaler
+import yaml
+from mlflow.cli import server as mlflow_server
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from cluster import image, machines, render, values
+from cluster.errors import ClusterError
+from cluster.mlflow_server import script
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    file = tmp_path / "values.toml"
+    file.write_text(render.VALUES.read_text())
+    return file
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("shared_memory", "shared_memry", "unknown key shared_memry; did you mean shared_memory?"),
+        ("nfs =", "nsf =", "unknown key storage.nsf; did you mean nfs?"),
+        ("cpus = 8", 'cpus = "8"', "workers.cpu.cpus must be a whole number"),
+        ("cpus = 8", "cpus = -8", "workers.cpu.cpus must be a whole number"),
+        ("port = 5000", "port = true", "mlflow.port must be a whole number"),
+        ("hosts = []", 'hosts = "a"', "mlflow.hosts must be a list"),
+        ('timm = "1.0.31"', 'timm = ">=1"', "must be one exact version"),
+        ('name = "wave"', 'name = "Wave_1"', "small letters"),
+        ('path = "/mnt/wave"', 'path = "mnt"', "must be absolute"),
+        ("max = 4", "min = 4", "is not TOML"),
+        ("min = 0", "min = 5", "0 <= min <= max"),
+        ("retries = 2 ", "# ", "retries is missing"),
+    ],
+)
+def test_values_are_read_strictly(source: Path, old: str, new: str, message: str) -> None:
+    text = source.read_text()
+    assert old in text
+    source.write_text(text.replace(old, new))
+    with pytest.raises(ClusterError, match=re.escape(message)) as caught:
+        values.load(source)
+    assert str(source) in str(caught.value)
+
+
+def closed(schema: Any) -> Any:
+    """Ray's schema with each object closed that lists its properties."""
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: closed(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+        schema.setdefault("additionalProperties", False)
+        # Ray leaves the provider open, but names what it knows.
+        schema["additionalProperties"] = False
+    return schema
+
+
+@pytest.mark.parametrize("provider", ["aws", "gcp", "own"])
+@pytest.mark.parametrize("nfs", ["", "fs.example.org:/"])
+def test_ray_up_files(source: Path, provider: str, nfs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source.write_text(source.read_text().replace('nfs = ""', f'nfs = "{nfs}"'))
+    config = yaml.safe_load(yaml.safe_dump(getattr(machines, provider)(values.load(source))))
+    schema = json.loads(Path(ray.autoscaler.__file__).with_name("ray-schema.json").read_text())
+    jsonschema.validate(config, closed(schema))
+    # Ray's own preparation as well, which `ray up` runs before it calls a provider; it makes absolute paths of mounts.
+    monkeypatch.setenv("HOME", str(source.parent))
+    (source.parent / ".ray").mkdir()
+    (source.parent / ".ray/auth_token").write_text("token")
+    validate_config(prepare_config(config))
+    assert bool(config["initialization_commands"]) == bool(nfs)
+    for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
+        assert "RAY_AUTH_MODE=token" in commands[-1]
+    assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(config | {"max_worker": 1}, closed(schema))
+
+
+def test_the_image_pins_what_the_project_allows(source: Path) -> None:
+    loaded = values.load(source)
+    text = image.dockerfile(loaded)
+    pins = dict(re.findall(r"'([^'=]+)==([^']+)'", text))
+    assert pins == loaded.packages
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [Requirement(line) for line in project["dependencies"]]
+    declared += [
+        Requirement(line) for group in ("pipelines", "cluster") for line in project["optional-dependencies"][group]
+    ]
+    allowed: dict[str, SpecifierSet] = {}
+    for requirement in declared:
+        allowed[requirement.name] = allowed.get(requirement.name, SpecifierSet()) & requirement.specifier
+    for package, version in {**pins, "ray": loaded.versions.ray}.items():
+        assert version in allowed[package.partition("[")[0]], f"{package}=={version}"
+    assert f"FROM rayproject/ray:{loaded.versions.ray}-py311" in text
+
+
+def test_the_mlflow_script_is_a_shell_script_with_options_that_mlflow_knows(source: Path, tmp_path: Path) -> None:
+    text = script(values.load(source))
+    subprocess.run(["sh", "-n"], input=text, text=True, check=True)
+    known = {option for parameter in mlflow_server.params for option in parameter.opts}
+    assert {*re.findall(r"(?<=\s)--[a-z-]+", text)} <= known
+    file = tmp_path / "server.sh"
+    file.write_text(text)
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    refused = subprocess.run(
+        ["sh", str(file), str(tmp_path / "s")], env=plain, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode
+    assert "MLFLOW_AUTH_ADMIN_PASSWORD" in refused.stderr
+
+
+def test_write_and_its_mistakes(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"digits\.toml cannot be read"):
+        render.write(source, tmp_path / "out", tmp_path)
+    experiment = tmp_path / values.load(source).run
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text('name = "digits"\n')
+    written = render.write(source, tmp_path / "out", tmp_path)
+    assert len(written) == 9
+    assert all("password" not in file.read_text().lower() or "PASSWORD" in file.read_text() for file in written)
+    with pytest.raises(ClusterError, match="cannot be written"):
+        render.write(source, Path("/dev/null/out"), tmp_path)

@@ -1,0 +1,71 @@
+"""Which cluster and which token."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cluster import state, target
+from cluster.errors import ClusterError
+from cluster.processes import started
+
+HERE = "http://127.0.0.1:8265"
+
+
+@pytest.fixture(autouse=True)
+def _plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def record(folder: Path) -> None:
+    me = started(os.getpid())
+    assert me
+    services = {
+        "ray": state.Service(os.getpid(), me, HERE),
+        "mlflow": state.Service(os.getpid(), "other", "http://gone"),
+    }
+    state.save(folder, state.State("mark", "", services))
+    state.token_file(folder).write_text("local-token")
+
+
+def test_the_local_cluster_is_the_default_and_its_token_is_for_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(tmp_path)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "other-token")
+    for address in ("", HERE, HERE + "/", "localhost:8265"):
+        found = target.find(address, tmp_path)
+        assert (found.address, found.token, found.local, found.mlflow) == (HERE, "local-token", True, "")
+    assert target.find("http://10.0.0.1:8265", tmp_path).token == "other-token"
+
+
+def test_tokens_from_where_ray_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "10.0.0.1:8265"
+    assert target.find(address, tmp_path).headers == {}
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("home\n")
+    assert target.find(address, tmp_path).headers == {"Authorization": "Bearer home"}
+    (tmp_path / "file").write_text("file")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "file"))
+    assert target.find(address, tmp_path).token == "file"
+    assert "file" not in repr(target.find(address, tmp_path))
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(ClusterError, match="cannot be read"):
+        target.find(address, tmp_path)
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="no cluster: give --address"):
+        target.find("", tmp_path)
+    with pytest.raises(ClusterError, match="not that of a Jobs server"):
+        target.find("ray://10.0.0.1:10001", tmp_path)
+    (tmp_path / "state.json").write_text("{")
+    with pytest.raises(ClusterError, match="cannot be read"):
+        target.find("", tmp_path)
+
+
+def test_one_up_or_down_at_a_time(tmp_path: Path) -> None:
+    with state.locked(tmp_path), pytest.raises(ClusterError, match="another up or down"), state.locked(tmp_path):
+        pass

@@ -1,0 +1,385 @@
+"""Data sets on disk: converters write what is read back, and every damage is one line naming the file."""
+
+import gzip
+import hashlib
+import io
+import json
+import pickle
+import shutil
+import struct
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from pipelines.config import Data
+from pipelines.convert import convert, prepared
+from pipelines.data import Dataset, open_dataset, stratified
+from pipelines.idx import DEBIAN, read_idx
+from pipelines.shards import Metadata
+from wave.errors import WaveError
+
+
+def line(call: Any, *args: Any, **kwargs: Any) -> str:
+    """The one line of the error that a call raises."""
+    with pytest.raises(WaveError) as caught:
+        call(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def file_bytes(pixels: np.ndarray, kind: str = "PNG", mode: str | None = None) -> bytes:
+    image = Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    (image.convert(mode) if mode else image).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def image_folder(root: Path, train: int = 6, val: int = 3) -> Path:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val)):
+        for label, name in enumerate(("ant", "bee")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(100 * label, 100 * label + 100, (40, 30 + i, 3), np.uint8)
+                kind, mode = (
+                    ("PNG", None),
+                    ("JPEG", None),
+                    ("PNG", "L"),
+                    ("PNG", "RGBA"),
+                    ("JPEG", "CMYK"),
+                    ("GIF", "P"),
+                )[i]
+                (folder / f"{i}.{kind.lower()}").write_bytes(file_bytes(pixels, kind, mode))
+    return root
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+
+
+def fashion(root: Path, train: int = 25, test: int = 10) -> dict[str, np.ndarray]:
+    root.mkdir()
+    rng = np.random.default_rng(1)
+    arrays: dict[str, np.ndarray] = {}
+    for name, count in (("train", train), ("t10k", test)):
+        arrays[name] = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        (root / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(arrays[name])))
+        (root / f"{name}-labels-idx1-ubyte").write_bytes(idx(np.arange(count) % 10))
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return convert("digits", "", tmp_path_factory.mktemp("data") / "digits", rows_per_shard=600)
+
+
+@pytest.fixture
+def copy(digits: Dataset, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(digits.path, tmp_path / "copy"))
+
+
+# --- converters ------------------------------------------------------------------------------------------------------
+
+
+def test_digits(digits: Dataset) -> None:
+    assert (digits.num_rows("train"), digits.num_rows("test")) == (1437, 360)
+    assert [shard.rows for shard in digits.shards["train"]] == [600, 600, 237]
+    assert (digits.shape, digits.encoding, digits.classes) == ((1, 8, 8), "raw", tuple("0123456789"))
+    images, labels = digits.arrays("train")
+    assert images.dtype == np.uint8
+    assert images.max() == 255
+    assert digits.mean == pytest.approx([float((images / 255.0).mean())])
+    assert digits.std == pytest.approx([float((images / 255.0).std())])
+    test_images, test_labels = digits.arrays("test")
+    assert np.bincount(test_labels).tolist() == pytest.approx([36] * 10, abs=1)
+    source: Any = load_digits()
+    everything = np.concatenate([images, test_images])[:, 0].reshape(1797, 64)
+    wanted = np.rint(source.images * 255 / 16).astype(np.uint8).reshape(1797, 64)
+    both = [
+        sorted(map(bytes, np.concatenate([pixels, y[:, None].astype(np.uint8)], 1)))
+        for pixels, y in ((everything, np.concatenate([labels, test_labels])), (wanted, source.target))
+    ]
+    assert both[0] == both[1]
+
+
+def test_conversion_is_reproducible(digits: Dataset, tmp_path: Path) -> None:
+    again = convert("digits", "", tmp_path / "a" / "b", rows_per_shard=600)
+    assert again.digest == digits.digest
+    assert convert("digits", "", tmp_path / "other").digest != digits.digest
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "other"]
+    assert open_dataset(again.path) == again
+    assert pickle.loads(pickle.dumps(again)).digest == digits.digest
+
+
+def test_fashion_mnist(tmp_path: Path) -> None:
+    arrays = fashion(tmp_path / "idx")
+    dataset = convert("fashion-mnist", tmp_path / "idx", tmp_path / "out")
+    images, labels = dataset.arrays("train")
+    assert (images[:, 0] == arrays["train"]).all()
+    assert labels.tolist() == [i % 10 for i in range(25)]
+    assert dataset.classes[9] == "boot"
+
+
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_fashion_mnist_of_debian() -> None:
+    images = read_idx(DEBIAN / "t10k-images-idx3-ubyte.gz", 3)
+    assert (images.shape, hashlib.sha256(images.tobytes()).hexdigest()[:8]) == ((10000, 28, 28), "c867c93f")
+
+
+def test_bad_idx_files(tmp_path: Path) -> None:
+    assert "dataset-fashion-mnist" in line(convert, "fashion-mnist", tmp_path / "none", tmp_path / "out")
+    root = tmp_path / "idx"
+    fashion(root)
+    images, labels = root / "train-images-idx3-ubyte.gz", root / "train-labels-idx1-ubyte"
+    for file, data, text in (
+        (images, b"", "begins with nothing"),
+        (images, b"hello", "begins with 68656c6c"),
+        (images, idx(np.zeros(5)), "begins with 00000801"),
+        (images, idx(np.zeros((2, 2, 2)))[:10], "cut short"),
+        (images, gzip.compress(idx(np.zeros((9, 28, 28))))[:30], "cannot be read"),
+        (images, idx(np.zeros((2, 2, 2)))[:-1], "has 7 bytes of values; its header says 2 x 2 x 2"),
+        (images, struct.pack(">BBBB3I", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1), "has 0 bytes"),
+        (images, idx(np.zeros((24, 28, 28))), "has 25 labels; train-images-idx3-ubyte.gz has 24 images"),
+        (images, idx(np.zeros((25, 14, 14))), "training images are 14x14, test images 28x28"),
+        (images, idx(np.zeros((25, 28, 28))), "same value everywhere"),
+        (labels, idx(np.full(25, 10)), "row 0 has label 10; 10 classes allow 0 to 9"),
+    ):
+        before = file.read_bytes()
+        file.write_bytes(data)
+        message = line(convert, "fashion-mnist", root, tmp_path / "out")
+        assert text in message
+        assert str(root) in message or "everywhere" in text
+        file.write_bytes(before)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["idx"]
+
+
+def test_imagefolder(tmp_path: Path) -> None:
+    source = image_folder(tmp_path / "images")
+    dataset = convert("imagefolder", source, tmp_path / "out", image_size=16, rows_per_shard=5)
+    assert (dataset.encoding, dataset.shape, dataset.classes) == ("encoded", (3, 16, 16), ("ant", "bee"))
+    assert dataset.mean == (0.485, 0.456, 0.406)
+    assert [shard.rows for shard in dataset.shards["train"]] == [5, 5, 2]
+    stored = [bytes(b.as_py()) for s in dataset.shards["train"] for b in pq.read_table(s.path)["image"]]
+    assert sorted(stored) == sorted(p.read_bytes() for p in (source / "train").rglob("*.*"))
+    images, labels = dataset.arrays("train")
+    assert images.shape == (12, 3, 16, 16)
+    assert ((images.mean((1, 2, 3)) > 99) == (labels == 1)).sum() >= 10  # CMYK and palettes shift colours
+    subset, subset_labels = dataset.arrays("train", 4, seed=3)
+    assert sorted(subset_labels.tolist()) == [0, 0, 1, 1]
+    assert all(any((image == other).all() for other in images) for image in subset)
+
+
+def test_imagefolder_measured_statistics(tmp_path: Path) -> None:
+    for name, value in (("train/a", 51), ("train/b", 153), ("test/a", 0)):
+        (tmp_path / "src" / name).mkdir(parents=True)
+        pixels = np.full((20, 20, 3), value, np.uint8)
+        (tmp_path / "src" / name / "x.PNG").write_bytes(file_bytes(pixels))
+    dataset = convert("imagefolder", tmp_path / "src", tmp_path / "out", image_size=8, statistics="measured")
+    assert dataset.mean == pytest.approx([0.4] * 3)
+    assert dataset.std == pytest.approx([0.2] * 3)
+
+
+def test_bad_image_folders(tmp_path: Path) -> None:
+    out, source = tmp_path / "out", tmp_path / "src"
+    assert "no such folder" in line(convert, "imagefolder", source, out)
+    assert "needs a source" in line(convert, "imagefolder", "", out)
+    source.mkdir()
+    assert "has no train/" in line(convert, "imagefolder", source, out)
+    (source / "train").mkdir()
+    assert "has no val/ or test/" in line(convert, "imagefolder", source, out)
+    (source / "val").mkdir()
+    assert "has no folder; each class" in line(convert, "imagefolder", source, out)
+    (source / "train" / "ant").mkdir()
+    assert f"{source / 'train' / 'ant'}: has no image" in line(convert, "imagefolder", source, out)
+    good = file_bytes(np.arange(768, dtype=np.uint8).reshape(16, 16, 3), "JPEG")
+    (source / "train" / "ant" / "a.jpg").write_bytes(good)
+    assert f"{source / 'val'}: has no image in any folder" in line(convert, "imagefolder", source, out)
+    (source / "val" / "cat").mkdir()
+    assert "class 'cat' has no folder in train" in line(convert, "imagefolder", source, out)
+    (source / "val" / "cat").rename(source / "val" / "ant")
+    (source / "val" / "ant" / "b.jpg").write_bytes(good)
+    for data in (
+        good[:-200],
+        b"not an image",
+        b"",
+        b"\x89PNG\r\n\x1a\n" + b"\0" * 50,
+        file_bytes(np.zeros((9, 9, 3), np.uint8))[:-30],
+    ):
+        (source / "train" / "ant" / "broken.jpg").write_bytes(data)
+        assert f"{source / 'train' / 'ant' / 'broken.jpg'}: the image does not decode" in line(
+            convert, "imagefolder", source, out
+        )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["src"]
+    (source / "train" / "ant" / "broken.jpg").unlink()
+    convert("imagefolder", source, out)
+
+
+def test_where_a_conversion_cannot_go(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("x")
+    (tmp_path / "empty").mkdir()
+    assert "exists already; remove it" in line(convert, "digits", "", tmp_path / "full")
+    assert "exists already" in line(convert, "digits", "", tmp_path / "file")
+    assert "cannot be written" in line(convert, "digits", "", tmp_path / "file" / "out")
+    assert "cannot be written" in line(convert, "digits", "", "/proc/nowhere/out")
+    assert "cannot be written" in line(convert, "digits", "", "a\0b")
+    assert "convert='digit' is unknown" in line(convert, "digit", "", tmp_path / "out")
+    assert "image_size=9 has no effect" in line(convert, "digits", "", tmp_path / "out", image_size=9)
+    assert "rows_per_shard=0" in line(convert, "digits", "", tmp_path / "out", rows_per_shard=0)
+    convert("digits", "", tmp_path / "empty")
+
+
+def test_prepared_converts_once(tmp_path: Path) -> None:
+    settings = Data(path=str(tmp_path / "digits"), convert="digits")
+    lines: list[str] = []
+    dataset = prepared(settings, lines.append)
+    assert lines == ["train: shard 1 of 1 written", "test: shard 1 of 1 written"]
+    before = [p.stat().st_mtime_ns for p in dataset.path.iterdir()]
+    assert prepared(settings).digest == dataset.digest
+    assert [p.stat().st_mtime_ns for p in dataset.path.iterdir()] == before
+    assert "no such folder" in line(prepared, Data(path=str(tmp_path / "none")))
+    other = Data(path=str(tmp_path / "digits"), convert="imagefolder", source="x", image_size=32)
+    assert "was converted for 8x8 pixels, not data.image_size=32" in line(prepared, other)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def rewrite(path: Path, change: Any) -> None:
+    """Replace a shard by ``change(table)``."""
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def with_meta(table: pa.Table, **changes: Any) -> pa.Table:
+    meta = json.loads(table.schema.metadata[b"wave"]) | changes
+    return table.replace_schema_metadata({b"wave": json.dumps(meta)})
+
+
+SHARD = "train-00001-of-00003.parquet"
+DAMAGE = [
+    (lambda t: t.drop_columns(["label"]), "has no column 'label'; columns: image"),
+    (lambda t: t.drop_columns(["image"]), "has no column 'image'"),
+    (lambda t: t.set_column(1, "label", t["label"].cast(pa.string())), "column 'label' is string"),
+    (lambda t: t.set_column(0, "image", t["label"]), "column 'image' is int64"),
+    (lambda t: t.replace_schema_metadata(None), "has no 'wave' metadata"),
+    (lambda t: t.replace_schema_metadata({b"wave": b"{"}), "metadata is not valid"),
+    (lambda t: t.replace_schema_metadata({b"wave": b"[]"}), "metadata is not valid"),
+    (lambda t: with_meta(t, format=2), "data format 2; this version reads 1"),
+    (lambda t: with_meta(t, shape=[1, 8]), "metadata is not valid"),
+    (lambda t: with_meta(t, shape=[1, 8, 0]), "metadata is impossible"),
+    (lambda t: with_meta(t, std=[0.0]), "metadata is impossible"),
+    (lambda t: with_meta(t, mean=[0.1, 0.2]), "metadata is impossible"),
+    (lambda t: with_meta(t, mean=[float("nan")]), "metadata is impossible"),
+    (lambda t: with_meta(t, classes=[]), "metadata is impossible"),
+    (lambda t: with_meta(t, encoding="jpeg"), "metadata is impossible"),
+    (lambda t: with_meta(t, mean=[0.5]), "has mean (0.5,), but train-00000-of-00003.parquet has"),
+    (lambda t: t.set_column(1, "label", pa.array(np.full(len(t), 10))), "row 0 has label 10; 10 classes allow 0 to 9"),
+    (lambda t: t.set_column(1, "label", pa.array(np.full(len(t), -1))), "row 0 has label -1"),
+    (lambda t: t.set_column(1, "label", pa.array([3, None] * (len(t) // 2), pa.int64())), "row 1 has no label"),
+    (lambda t: t.set_column(0, "image", pa.array([b"." * 64, b"." * 63] * 300)), "row 1 has 63 bytes; shape [1, 8, 8]"),
+    (lambda t: t.set_column(0, "image", pa.array([b"x" * 64, None] * (len(t) // 2))), "row 1 has no image"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "text"), DAMAGE, ids=[text[:30] for _, text in DAMAGE])
+def test_damaged_shard(copy: Path, change: Any, text: str) -> None:
+    rewrite(copy / SHARD, change)
+    message = line(lambda: open_dataset(copy).arrays("train"))
+    assert f"{copy / SHARD}: " in message
+    assert text in message
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, -1, -200])
+def test_corrupt_parquet(copy: Path, keep: int) -> None:
+    data = (copy / SHARD).read_bytes()
+    (copy / SHARD).write_bytes(data[:keep])
+    assert f"{copy / SHARD}: not a readable Parquet file" in line(open_dataset, copy)
+
+
+def test_corrupt_page(copy: Path) -> None:
+    data = bytearray((copy / SHARD).read_bytes())
+    data[4:3000] = b"\xff" * 2996
+    (copy / SHARD).write_bytes(data)
+    assert f"{copy / SHARD}: " in line(lambda: open_dataset(copy).arrays("train"))
+
+
+def test_missing_parts(copy: Path, tmp_path: Path) -> None:
+    assert "no such folder; make it with" in line(open_dataset, tmp_path / "none")
+    assert "cannot be read" in line(open_dataset, "a\0b")
+    assert "is a file" in line(open_dataset, copy / SHARD)
+    (tmp_path / "empty").mkdir()
+    assert "has no train-*.parquet" in line(open_dataset, tmp_path / "empty")
+    (copy / SHARD).rename(copy / "train-00001-of-00004.parquet")
+    assert "mixes train shards of 3 and 4" in line(open_dataset, copy)
+    (copy / "train-00001-of-00004.parquet").unlink()
+    assert f"lacks {SHARD} (1 of 3 train shards)" in line(open_dataset, copy)
+    shutil.copy(copy / "train-00000-of-00003.parquet", copy / SHARD)
+    rewrite(copy / "test-00000-of-00001.parquet", lambda t: t.slice(0, 0))
+    assert "the test split has no rows" in line(open_dataset, copy)
+    (copy / "test-00000-of-00001.parquet").unlink()
+    assert "has no test-*.parquet" in line(open_dataset, copy)
+
+
+def test_shard_removed_after_opening(copy: Path) -> None:
+    dataset = open_dataset(copy)
+    (copy / SHARD).unlink()
+    assert str(copy / SHARD) in line(lambda: dataset.arrays("train"))
+    assert str(copy / SHARD) in line(lambda: dataset.digest)
+
+
+def test_undecodable_image_is_named(tmp_path: Path) -> None:
+    meta = Metadata("encoded", ("a",), (0.5,), (0.5,), (1, 8, 8))
+    good = file_bytes(np.zeros((9, 9), np.uint8))
+    for split in ("train", "test"):
+        table = pa.table([pa.array([good, good, b"bad"]), pa.array([0, 0, 0])], schema=meta.schema())
+        pq.write_table(table, tmp_path / f"{split}-00000-of-00001.parquet", row_group_size=2)
+    dataset = open_dataset(tmp_path)
+    message = line(lambda: dataset.arrays("test"))
+    assert message.startswith(f"{tmp_path / 'test-00000-of-00001.parquet'}: row 2: the image does not decode")
+
+
+@pytest.mark.parametrize("kind", ["large", "fixed"])
+def test_other_binary_types(copy: Path, digits: Dataset, kind: Literal["large", "fixed"]) -> None:
+    new = pa.large_binary() if kind == "large" else pa.binary(64)
+    rewrite(copy / SHARD, lambda t: t.set_column(0, "image", t["image"].cast(new)))
+    assert (open_dataset(copy).arrays("train")[0] == digits.arrays("train")[0]).all()
+
+
+def test_digest_follows_contents(copy: Path, digits: Dataset) -> None:
+    assert open_dataset(copy).digest == digits.digest
+    rewrite(copy / SHARD, lambda t: t.set_column(1, "label", pa.array(np.zeros(len(t), np.int64))))
+    assert open_dataset(copy).digest != digits.digest
+
+
+def test_subset(digits: Dataset) -> None:
+    images, labels = digits.arrays("train")
+    subset, chosen = digits.arrays("train", 100, seed=1)
+    again, _ = digits.arrays("train", 100, seed=1)
+    other, _ = digits.arrays("train", 100, seed=2)
+    assert subset.shape == (100, 1, 8, 8)
+    assert (subset == again).all()
+    assert not (subset == other).all()
+    assert (np.abs(np.bincount(chosen) - np.bincount(labels) * 100 / 1437) < 1).all()
+    assert (digits.arrays("train", 5000)[0] == images).all()
+    assert "subset of 0 images is empty" in line(lambda: digits.arrays("train", 0))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 60), st.integers(0, 9))
+def test_stratified_shares(labels: list[int], limit: int, seed: int) -> None:
+    array = np.array(labels, np.int64)
+    chosen = stratified(array, limit, seed)
+    assert len(chosen) == len(set(chosen.tolist())) == min(limit, len(labels))
+    assert (np.diff(chosen) > 0).all()
+    exact = np.bincount(array, minlength=6) * len(chosen) / len(array)
+    assert (np.abs(np.bincount(array[chosen], minlength=6) - exact) < 1).all()

@@ -1,0 +1,148 @@
+"""Imports point one way: kron, spec <- bank <- linear <- vit <- resample <- initialise.
+
+Besides, pipelines -> wave, and cluster imports neither.
+"""
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAIN = ["kron", "spec", "bank", "linear", "vit", "resample", "initialise"]
+LIBRARY = {"torch", "torchvision", "timm", "safetensors", "numpy"}
+HEAVY = ("ray", "mlflow", "pyarrow", "pydantic", "click", "rich", "matplotlib", "sklearn")
+
+
+def files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def module(file: Path) -> str:
+    """wave/baselines/sws.py -> wave.baselines.sws; a package's __init__.py -> the package."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(file: Path) -> Iterator[tuple[str, int, bool]]:
+    """(absolute module name, line, relative?) of every import statement, at any depth, TYPE_CHECKING included."""
+    package = module(file) if file.name == "__init__.py" else module(file).rpartition(".")[0]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno, False
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = importlib.util.resolve_name("." * node.level + base, package)
+            yield base, node.lineno, node.level > 0
+            for alias in node.names:  # `from . import kron` imports a module, and so may `from .baselines import sws`
+                yield f"{base}.{alias.name}", node.lineno, node.level > 0
+
+
+def graph(package: str) -> dict[str, set[str]]:
+    """Module -> modules of the same package that it imports."""
+    known = {module(file) for file in files(package)}
+    return {
+        module(file): {name for name, _, _ in imports(file) if name in known and name not in (module(file), package)}
+        for file in files(package)
+    }
+
+
+@pytest.mark.parametrize("package", ["wave", "pipelines", "cluster"])
+def test_no_cycle(package: str):
+    try:
+        TopologicalSorter(graph(package)).prepare()
+    except CycleError as error:
+        pytest.fail(f"imports in a circle: {' -> '.join(reversed(error.args[1]))}")
+
+
+@pytest.mark.parametrize("package", ["wave", "pipelines", "cluster"])
+def test_no_import_inside_a_function(package: str):
+    found = [
+        f"{file.relative_to(ROOT)}:{inner.lineno}"
+        for file in files(package)
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Import | ast.ImportFrom)
+    ]
+    assert not found
+
+
+def test_the_chain_of_the_library():
+    """No module reaches, directly or through others, one that stands after it in the chain."""
+    direct = graph("wave")
+
+    def reached(name: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [name]
+        while todo:
+            new = direct.get(todo.pop(), set()) - seen
+            seen |= new
+            todo += new
+        return seen
+
+    wrong = [
+        f"{name} reaches {later}"
+        for index, name in enumerate(CHAIN)
+        for later in CHAIN[index + 1 :]
+        if f"wave.{later}" in reached(f"wave.{name}")
+    ]
+    assert not wrong
+    assert "wave.spec" not in reached("wave.kron")
+
+
+def test_the_library_imports_itself_relatively_and_its_requirements_alone():
+    wrong = [
+        f"{file.relative_to(ROOT)}:{line} imports {name}"
+        for file in files("wave")
+        for name, line, relative in imports(file)
+        if not (relative and name.split(".")[0] == "wave")
+        and not (not relative and name.split(".")[0] in LIBRARY | set(sys.stdlib_module_names) - {"wave"})
+    ]
+    assert not wrong
+
+
+ELSEWHERE = [("pipelines", {"cluster", "tests"}), ("cluster", {"wave", "pipelines", "tests"})]
+
+
+@pytest.mark.parametrize(("package", "never"), ELSEWHERE)
+def test_the_other_packages_look_one_way(package: str, never: set[str]):
+    wrong = [
+        f"{file.relative_to(ROOT)}:{line} imports {name}"
+        for file in files(package)
+        for name, line, _ in imports(file)
+        if name.split(".")[0] in never
+    ]
+    assert not wrong
+
+
+def test_importing_the_library_loads_nothing_of_the_pipeline():
+    code = "import json, sys, wave; print(json.dumps([wave.__file__, sorted({n.split('.')[0] for n in sys.modules})]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    file, loaded = json.loads(done.stdout.splitlines()[-1])
+    assert Path(file) == ROOT / "wave" / "__init__.py"
+    assert not set(HEAVY) & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("import ray.train", {"ray.train"}),
+        ("def f():\n    from ..kron import kron_sum", {"wave.kron", "wave.kron.kron_sum"}),
+        ("from . import sws", {"wave.baselines", "wave.baselines.sws"}),
+    ],
+)
+def test_imports_are_read_as_python_reads_them(text: str, expected: set[str], monkeypatch: pytest.MonkeyPatch):
+    file = ROOT / "wave" / "baselines" / "any.py"
+    monkeypatch.setattr(Path, "read_text", lambda self: text)
+    assert {name for name, _, _ in imports(file)} == expected

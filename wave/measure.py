@@ -1,0 +1,43 @@
+"""What a model can do and what it costs: accuracy, logits, parameters and multiply-accumulates."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .recipe import Batch
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, batches: Iterable[Batch], device: torch.device | str = "cpu") -> float:
+    """Fraction of images whose largest logit is the label; the model's training mode is restored."""
+    was_training, right, total = model.training, 0, 0
+    model.eval()
+    for batch in batches:
+        output = model(batch.images.to(device))
+        logits = output if isinstance(output, Tensor) else output[0]
+        right += int((logits.argmax(1) == batch.labels.to(device)).sum())
+        total += len(batch.labels)
+    model.train(was_training)
+    return right / total
+
+
+@torch.no_grad()
+def all_logits(model: nn.Module, batches: Iterable[Batch], device: torch.device | str = "cpu") -> Tensor:
+    """Logits of every image in the order of the batches, float32 (n, K) on the CPU."""
+    model.eval()
+    return torch.cat([model(batch.images.to(device)).float().cpu() for batch in batches])
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Entries of all parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def macs(model: nn.Module, img_size: int, in_chans: int) -> int:
+    """Multiply-accumulates of one image's forward pass, as torch's FLOP counter sees them."""
+    device = next(model.parameters()).device
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(torch.zeros(1, in_chans, img_size, img_size, device=device))
+    return counter.get_total_flops() // 2

@@ -1,0 +1,82 @@
+"""MultiSize: the auxiliary model and any further sizes in one forward, all reading one set of parameters (ours).
+
+The scalers and small tensors of a further size are resampled from the auxiliary ones in every forward, with the
+gradient flowing through the map. Its modules are a *skeleton* without parameters, built once, into which the resampled
+tensors are bound as plain attributes (they stay bound until the next forward, so activation checkpointing can
+recompute). DDP sees one forward, one backward, and each parameter once.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from .resample import Resampling, resample
+from .spec import TargetSpec
+from .vit import BANK, Family, own_state, templated
+
+
+class MultiSize(nn.Module):
+    """``model(images, targets)`` gives the logits (B, K) of the auxiliary model and of each target, in that order.
+
+    ``auxiliary`` is a templated model of ``family``. Raises :class:`WaveError` for a target the templates cannot build.
+    """
+
+    def __init__(self, auxiliary: VisionTransformer, family: Family, size: TargetSpec, options: Resampling) -> None:
+        super().__init__()
+        self.auxiliary = auxiliary
+        self.family = family
+        self.size = family.resolve(size)
+        self.options = options
+        self.checkpoint_activations = False
+        self._skeletons: dict[TargetSpec, nn.Module] = {}
+
+    def forward(self, images: Tensor, targets: Sequence[TargetSpec] = ()) -> list[Tensor]:
+        return [self.auxiliary(images), *(self._bound(t)(images) for t in targets)]
+
+    def _bound(self, target: TargetSpec) -> nn.Module:
+        full = self.family.resolve(target)
+        bank = self.auxiliary.get_submodule(BANK)
+        state = resample(own_state(self.auxiliary), self.size, full, bank.spec, self.options)
+        if full not in self._skeletons:
+            plain = self.family.create(full, device="meta")
+            self._skeletons[full] = templated(plain, bank)
+        skeleton = self._skeletons[full].train(self.training)
+        skeleton.set_grad_checkpointing(self.checkpoint_activations)
+        bind(skeleton, state)
+        return skeleton
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations in the backward pass, at every size."""
+        self.checkpoint_activations = enable
+        self.auxiliary.set_grad_checkpointing(enable)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_skeletons": {}}
+
+
+def bind(skeleton: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Set the tensors of ``state`` as plain attributes in place of the skeleton's parameters of those names."""
+    for name, tensor in state.items():
+        path, _, leaf = name.rpartition(".")
+        module = skeleton.get_submodule(path)
+        module._parameters.pop(leaf, None)
+        setattr(module, leaf, tensor)
+
+
+class SizeSampler:
+    """``sampler(step)``: the further sizes of one step, the same on every worker and after a resume.
+
+    Each step draws ``per_step`` different sizes with equal chance.
+    """
+
+    def __init__(self, targets: Sequence[TargetSpec], per_step: int = 1, seed: int = 0) -> None:
+        self.targets = list(targets)
+        self.per_step = min(per_step, len(self.targets))
+        self.seed = seed
+
+    def __call__(self, step: int) -> list[TargetSpec]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        order = torch.randperm(len(self.targets), generator=generator)[: self.per_step]
+        return [self.targets[i] for i in order.tolist()]

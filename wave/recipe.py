@@ -1,0 +1,89 @@
+"""Recipe: the settings of one training, the same for ancestor, stage 1 and stage 2; and the batch that all of them read."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, get_args
+
+from torch import Tensor
+
+from .errors import WaveError
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class Batch(NamedTuple):
+    """``images`` float32 (B, C, H, W), normalised; ``labels`` int64 (B,); cached teacher logits float32 (B, K) or None."""
+
+    images: Tensor
+    labels: Tensor
+    teacher_logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training. Exactly one of ``steps`` and ``epochs`` is given. Raises :class:`WaveError` for impossible values.
+
+    ``batch_size`` counts images over all workers; ``lr`` is the peak of timm's cosine schedule after a linear warm-up
+    of ``warmup_steps``, down to ``min_lr``. The loss is ``kl_weight * tau^2 * KL(teacher || student at tau) +
+    ce_weight * CE`` (WAVE, stage 1); the KL term needs a teacher. ``template_lr_scale`` and ``scaler_lr_scale``
+    multiply the rate of their group. ``bfloat16`` is autocast; weights are always built in float32.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup_steps: int = 0
+    min_lr: float = 1e-5
+    clip_grad: float | None = 1.0
+    precision: Precision = "float32"
+    tau: float = 1.0
+    kl_weight: float = 1.0
+    ce_weight: float = 1.0
+    label_smoothing: float = 0.0
+    template_lr_scale: float = 1.0
+    scaler_lr_scale: float = 1.0
+    ema_decay: float | None = None
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    checkpoint_activations: bool = False
+    compile: bool = False
+    log_every: int = 20
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise WaveError(f"steps={self.steps} and epochs={self.epochs}: give exactly one of the two")
+        at_least_one = {"steps": self.steps, "epochs": self.epochs, "batch_size": self.batch_size, "log_every": self.log_every}
+        for name, value in at_least_one.items():
+            if value is not None and value < 1:
+                raise WaveError(f"{name}={value} must be at least 1")
+        for name in ("lr", "tau"):
+            if not getattr(self, name) > 0:
+                raise WaveError(f"{name}={getattr(self, name)} must be greater than 0")
+        for name in (
+            *("weight_decay", "warmup_steps", "min_lr", "kl_weight", "ce_weight", "mixup", "cutmix"),
+            *("template_lr_scale", "scaler_lr_scale"),
+        ):
+            if not getattr(self, name) >= 0:
+                raise WaveError(f"{name}={getattr(self, name)} must not be negative")
+        if self.kl_weight == 0 and self.ce_weight == 0:
+            raise WaveError("kl_weight=0 and ce_weight=0 leave no loss; set one of them to 1")
+        if self.clip_grad is not None and not self.clip_grad > 0:
+            raise WaveError(f"clip_grad={self.clip_grad} must be greater than 0; leave it out to switch clipping off")
+        if not 0 <= self.label_smoothing < 1:
+            raise WaveError(f"label_smoothing={self.label_smoothing} must be in [0, 1)")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise WaveError(f"ema_decay={self.ema_decay} must be between 0 and 1")
+        if self.precision not in get_args(Precision):
+            raise WaveError(f"precision={self.precision!r} is unknown; use one of {', '.join(get_args(Precision))}")
+        if self.min_lr > self.lr:
+            raise WaveError(f"min_lr={self.min_lr} is greater than lr={self.lr}; it is what the rate falls to")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimiser steps of the whole training; raises :class:`WaveError` if the warm-up does not end before it."""
+        total = self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
+        if self.warmup_steps >= total:
+            raise WaveError(f"warmup_steps={self.warmup_steps} must be smaller than all {total} steps")
+        return total

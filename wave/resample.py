@@ -1,0 +1,217 @@
+"""The scalers and small tensors of any size as a differentiable function of the auxiliary model's (ours).
+
+Depth and width are maps from target indices to source indices. One block map, the same on every axis that grows with
+the width (residual stream, heads, MLP hidden axis), keeps the residual stream consistent. The same code runs on dense
+states (plain timm weights are the case of full-size blocks), which is how an ancestor grows before it is condensed.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import torch
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
+from torch import Tensor
+
+from .errors import WaveError
+from .spec import AXES, Axis, Kind, TargetSpec, TemplateSpec
+from .vit import HEADS, PATHS, axes
+
+Depth = Literal["nearest", "linear", "identity"]
+WidthScale = Literal["sqrt", "copies", "none"]
+Symmetry = Literal["none", "split", "noise"]
+KIND_OF: Mapping[str, Kind] = {f"{holder}.{name}": kind for kind, (holder, name) in PATHS.items()}
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How a size is read off the auxiliary model.
+
+    ``depth``: ``nearest`` layer, ``linear`` interpolation between neighbours, or ``identity`` layers (proj and fc2
+    zero) between the copied ones when growing. ``width_scale``: what the reading side of every matrix is multiplied
+    by when the width changes: ``copies`` divides by the number of copies of a block, which preserves the function
+    exactly for whole multiples; ``sqrt`` multiplies by sqrt(D_auxiliary / D); ``none`` by one. ``symmetry``: copies
+    made by growing stay identical under training unless they are ``split`` unequally on the reading side (as in
+    LEMON; the function is kept) or get ``noise``; ``strength`` is relative, 0 to 1.
+    """
+
+    depth: Depth = "nearest"
+    width_scale: WidthScale = "sqrt"
+    symmetry: Symmetry = "split"
+    strength: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("depth", Depth), ("width_scale", WidthScale), ("symmetry", Symmetry)):
+            if getattr(self, name) not in get_args(allowed):
+                raise WaveError(f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(get_args(allowed))}")
+        if not 0 <= self.strength <= 1:
+            raise WaveError(f"strength={self.strength} is not between 0 and 1")
+
+
+def block_map(source: int, target: int) -> list[int]:
+    """Source block of each target block: even selection when shrinking, contiguous even copies when growing."""
+    return [i * source // target for i in range(target)]
+
+
+def depth_map(source: int, target: int) -> list[float]:
+    """Position in the source of each target layer: j / (L - 1) * (L_source - 1); a single layer reads the first."""
+    return [j * (source - 1) / max(target - 1, 1) for j in range(target)]
+
+
+def _round(x: float) -> int:
+    return math.floor(x + 0.5)
+
+
+@dataclass(frozen=True)
+class _Width:
+    """The width map of one pair of sizes: indices of channels and of scalers along each axis."""
+
+    spec: TemplateSpec
+    source: int
+    target: int
+    options: Resampling
+
+    def __post_init__(self) -> None:
+        for width in (self.source, self.target):
+            self.spec.check(width)
+            if self.source != self.target:
+                for axis, name in (("embed", "embed_dim"), ("hidden", "mlp hidden width")):
+                    length, unit = self.spec.length(cast(Axis, axis), width), self.spec.unit(cast(Axis, axis))
+                    if length % unit:
+                        raise WaveError(
+                            f"{name} {length} is not a multiple of {unit}, the unit of these templates' width map; "
+                            f"they can change the depth only: use embed_dim={self.source}"
+                        )
+        if self.source != self.target and self.spec.order == "interleave" and len(set(self.spec.blocks.values())) > 1:
+            raise WaveError("order=interleave with blocks of different shapes changes the depth only; use order=tile")
+
+    def index(self, axis: Axis, stride: int) -> list[int]:
+        """Source index of every target index along an axis, counted in blocks of ``stride`` entries."""
+        if axis == "qkv":
+            part = self.index("embed", stride)
+            length = self.spec.length("embed", self.source) // stride
+            return [third * length + i for third in range(3) for i in part]
+        lengths = [self.spec.length(axis, width) for width in (self.source, self.target)]
+        unit = stride if self.spec.order == "interleave" else self.spec.unit(axis)
+        group = unit // stride
+        units = block_map(lengths[0] // unit, lengths[1] // unit)
+        return [units[i // group] * group + i % group for i in range(lengths[1] // stride)]
+
+    def channels(self, axis: Axis) -> list[int]:
+        """Source channel of every target channel of an axis; interleaved blocks are strided sets of channels."""
+        if self.spec.order == "tile":
+            return self.index(axis, 1)
+        side = self.spec.blocks["fc1"][0]
+        blocks = self.index(axis, side)
+        source = self.spec.length(axis, self.source) // side
+        return [r * source + k for r in range(side) for k in blocks]
+
+    def reading(self, index: Sequence[int], axis: Axis) -> list[float]:
+        """Factor on each entry of the reading side, given the source index of each."""
+        if self.options.width_scale == "none":
+            return [1.0] * len(index)
+        if self.options.width_scale == "sqrt":
+            return [math.sqrt(self.spec.length(axis, self.source) / self.spec.length(axis, self.target))] * len(index)
+        return [1.0 / index.count(i) for i in index]
+
+    def read(self, tensor: Tensor, dim: int, index: Sequence[int], axis: Axis, generator: torch.Generator) -> Tensor:
+        """Select along the reading side and scale; copies made by growing are split unequally if asked to."""
+        device = tensor.device
+        picked = tensor.index_select(dim, torch.tensor(index, device=device))
+        factor = torch.tensor(self.reading(index, axis), device=device)
+        if self.options.symmetry == "split" and self.target > self.source:
+            rows = picked.shape[dim - 1]
+            factor = factor * split_factors(index, rows, self.options.strength, generator).to(device)
+        return picked * factor
+
+
+def split_factors(index: Sequence[int], rows: int, strength: float, generator: torch.Generator) -> Tensor:
+    """(rows, len(index)) factors of mean one over the copies of each source index, different in every row.
+
+    They must differ by row: factors shared by all rows would give copies parallel gradients, which Adam's
+    normalisation makes equal again.
+    """
+    groups = torch.tensor(index)
+    raw = 1 + strength * (2 * torch.rand(rows, len(index), generator=generator) - 1)
+    total = torch.zeros(rows, int(groups.max()) + 1).index_add_(1, groups, raw)
+    count = torch.bincount(groups, minlength=int(groups.max()) + 1)
+    return raw * (count / total)[:, groups]
+
+
+def _resize_width(name: str, tensor: Tensor, width: _Width) -> Tensor:
+    generator = torch.Generator().manual_seed(width.options.seed * 1_000_003 + sum(map(ord, name)) * 7919 + len(name))
+    kind = KIND_OF.get(".".join(name.split(".")[2:4])) if name.startswith("blocks.") else None
+    if kind is not None and name.endswith(".scalers"):
+        (rows, columns), (a, b) = AXES[kind], width.spec.blocks[kind]
+        grown = tensor.index_select(1, torch.tensor(width.index(rows, a), device=tensor.device))
+        result = width.read(grown, 2, width.index(columns, b), columns, generator)
+    else:
+        result = tensor
+        for dim, axis in enumerate(axes(name, width.spec)):
+            if axis is None:
+                continue
+            index = width.channels(axis)
+            if dim == 1 and tensor.ndim == 2:
+                result = width.read(result, dim, index, axis, generator)
+            else:
+                result = result.index_select(dim, torch.tensor(index, device=tensor.device))
+    if width.options.symmetry == "noise" and width.target > width.source and tensor.ndim > 1:
+        rms = result.detach().square().mean().sqrt()
+        noise = torch.randn(result.shape, generator=generator).to(result)
+        result = result + width.options.strength * rms * noise
+    return result
+
+
+def _resize_images(name: str, tensor: Tensor, source: TargetSpec, target: TargetSpec) -> Tensor:
+    patches = [cast(int, s.patch_size) for s in (source, target)]
+    grids = [cast(int, s.img_size) // p for s, p in zip((source, target), patches, strict=True)]
+    if name == "pos_embed" and grids[0] != grids[1]:
+        prefix = tensor.shape[1] - grids[0] ** 2
+        return resample_abs_pos_embed(tensor, [grids[1]] * 2, [grids[0]] * 2, num_prefix_tokens=prefix)
+    if name == "patch_embed.proj.weight" and patches[0] != patches[1]:
+        return resample_patch_embed(tensor, [patches[1]] * 2)
+    return tensor
+
+
+def _layers(state: Mapping[str, Tensor], source: int, target: int, mode: Depth) -> dict[str, Tensor]:
+    """The state with its blocks renumbered, repeated, interpolated or interleaved with identity layers."""
+    by_layer: dict[int, dict[str, Tensor]] = {i: {} for i in range(source)}
+    result: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name.startswith("blocks."):
+            _, layer, rest = name.split(".", 2)
+            by_layer[int(layer)][rest] = tensor
+        else:
+            result[name] = tensor
+    growing = mode == "identity" and target > source
+    copied = {_round(i * (target - 1) / max(source - 1, 1)): i for i in range(source)} if growing else {}
+    for j, x in enumerate(depth_map(source, target)):
+        low = min(int(x), source - 1)
+        high, weight = min(low + 1, source - 1), x - int(x)
+        for rest, tensor in by_layer[copied.get(j, _round(x))].items():
+            if mode == "linear" and weight > 0:
+                tensor = torch.lerp(by_layer[low][rest], by_layer[high][rest], weight)
+            if growing and j not in copied and rest.startswith(("attn.proj.", "mlp.fc2.")):
+                tensor = tensor * 0
+            result[f"blocks.{j}.{rest}"] = tensor
+    return result
+
+
+def resample(
+    state: Mapping[str, Tensor], source: TargetSpec, target: TargetSpec, spec: TemplateSpec, options: Resampling
+) -> dict[str, Tensor]:
+    """The own state (:func:`wave.vit.own_state`) of ``target`` from that of ``source``; both sizes fully resolved.
+
+    Linear in ``state``, so gradients flow through it. Head tensors are left out when the number of classes differs:
+    the target then keeps its fresh head. A dense state works too, with blocks read as ``head_dim`` squares. Raises
+    :class:`WaveError` when the templates cannot change the width.
+    """
+    result = _layers(state, source.depth, target.depth, options.depth)
+    if source.num_classes != target.num_classes:
+        result = {k: v for k, v in result.items() if k.split(".")[0] not in HEADS}
+    if source.embed_dim != target.embed_dim:
+        width = _Width(spec, source.embed_dim, target.embed_dim, options)
+        result = {k: _resize_width(k, v, width) for k, v in result.items()}
+    return {k: _resize_images(k, v, source, target) for k, v in result.items()}

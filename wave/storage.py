@@ -1,0 +1,183 @@
+"""What is kept on disk: the templates' artifact and plain timm directories, both safetensors and JSON, never pickle."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
+from timm.models._hub import save_config_for_hf
+from torch import Tensor, nn
+
+from .bank import TemplateBank
+from .errors import WaveError
+from .resample import Resampling
+from .spec import KINDS, Kind, TargetSpec, TemplateSpec
+from .vit import BANK, Family, own_state, size_of, templated
+
+FORMAT, VERSION = "wave-templates", 1
+TENSORS, META = "templates.safetensors", "templates.json"
+
+
+@dataclass(frozen=True)
+class Templates:
+    """The product of stage 1: templates, the auxiliary model's own state, and all that is needed to read them.
+
+    ``info`` holds the ancestor's description, data digest, metrics, and the data's mean and std: JSON types.
+    """
+
+    spec: TemplateSpec
+    family: Family
+    size: TargetSpec
+    bank: Mapping[Kind, Tensor]
+    state: Mapping[str, Tensor]
+    options: Resampling
+    info: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+    @classmethod
+    def of(cls, auxiliary: nn.Module, family: Family, options: Resampling, info: Mapping[str, Any]) -> "Templates":
+        """Taken from an auxiliary model, copied to the CPU."""
+        bank = cast(TemplateBank, auxiliary.get_submodule(BANK))
+        tensors = {kind: bank(kind).detach().cpu().clone() for kind in KINDS}
+        state = {k: v.detach().cpu().clone() for k, v in own_state(auxiliary).items()}
+        return cls(bank.spec, family, size_of(auxiliary), tensors, state, options, info)
+
+    def save(self, directory: Path) -> str:
+        """Write the artifact, whole or not at all, and return its digest (sha256 of the JSON, which holds the tensors')."""
+        tensors = {f"{BANK}.{k}": v for k, v in self.bank.items()} | {f"auxiliary.{k}": v for k, v in self.state.items()}
+        with replacing(directory) as folder:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, folder / TENSORS)
+            meta: dict[str, Any] = {
+                "format": FORMAT,
+                "version": VERSION,
+                "spec": self.spec.to_json(),
+                "family": self.family.to_json(),
+                "auxiliary": asdict(self.size),
+                "resampling": asdict(self.options),
+                "info": dict(self.info),
+                "sha256": hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest(),
+            }
+            meta["checksum"] = _checksum(meta)
+            (folder / META).write_text(json.dumps(meta, indent=2) + "\n")
+        return str(meta["checksum"])
+
+    @classmethod
+    def load(cls, directory: Path) -> "Templates":
+        """Read and check an artifact; every defect is a :class:`WaveError` that names the file."""
+        where = Path(directory)
+        meta = _read_json(where / META)
+        if meta.get("format") != FORMAT:
+            raise WaveError(f"{where / META}: not a templates artifact (format {meta.get('format')!r}, not {FORMAT!r})")
+        if meta.get("version") != VERSION:
+            raise WaveError(f"{where / META}: version {meta.get('version')!r} of the format; this program reads {VERSION}")
+        if meta.get("checksum") != _checksum(meta):
+            raise WaveError(f"{where / META}: wrong checksum; the file was changed or cut short: distil or pull it again")
+        raw = _read(where / TENSORS)
+        if hashlib.sha256(raw).hexdigest() != meta.get("sha256"):
+            raise WaveError(f"{where / TENSORS}: wrong checksum; the file was changed or cut short: distil or pull it again")
+        try:
+            tensors = load_tensors(raw)
+        except SafetensorError as error:
+            raise WaveError(f"{where / TENSORS}: not a safetensors file ({error})") from None
+        try:
+            spec, family = TemplateSpec.from_json(meta["spec"]), Family.from_json(meta["family"])
+            size, options = family.resolve(TargetSpec(**meta["auxiliary"])), Resampling(**meta["resampling"])
+            info = dict(meta["info"])
+        except (KeyError, TypeError) as error:
+            raise WaveError(f"{where / META}: field missing or of a wrong type: {error}") from None
+        _check_tensors(where / TENSORS, tensors, spec, family, size)
+        bank = {kind: tensors[f"{BANK}.{kind}"] for kind in KINDS}
+        state = {k.removeprefix("auxiliary."): v for k, v in tensors.items() if k.startswith("auxiliary.")}
+        return cls(spec, family, size, bank, state, options, info, str(meta["checksum"]))
+
+    def auxiliary(self) -> nn.Module:
+        """The auxiliary model, ready to run or to train on."""
+        model = templated(self.family.create(self.size), TemplateBank(self.spec, self.bank))
+        model.load_state_dict(dict(self.state), strict=False)
+        return model
+
+
+def _check_tensors(
+    path: Path, tensors: Mapping[str, Tensor], spec: TemplateSpec, family: Family, size: TargetSpec
+) -> None:
+    model = templated(family.create(size, device="meta"), TemplateBank(spec))
+    wanted = {f"{BANK}.{kind}": (spec.counts[kind], *spec.blocks[kind]) for kind in KINDS}
+    wanted |= {f"auxiliary.{k}": tuple(v.shape) for k, v in own_state(model).items()}
+    for name in sorted(set(wanted) ^ set(tensors)):
+        raise WaveError(f"{path}: tensor {name} is {'missing' if name in wanted else 'unknown'}")
+    for name, shape in wanted.items():
+        if tuple(tensors[name].shape) != shape or tensors[name].dtype != torch.float32:
+            raise WaveError(f"{path}: tensor {name} is {tensors[name].dtype} {tuple(tensors[name].shape)}; it must be float32 {shape}")
+        if not torch.isfinite(tensors[name]).all():
+            raise WaveError(f"{path}: tensor {name} holds NaN or infinite values")
+
+
+def save_model(
+    model: nn.Module, directory: Path, mean: Sequence[float], std: Sequence[float], classes: Sequence[str] | None = None
+) -> None:
+    """Write a plain timm model as a directory that ``timm.create_model("local-dir:...", pretrained=True)`` reads.
+
+    ``mean`` and ``std`` (0..1 units, a channel) and ``classes`` become its preprocessing and label names. The claims of
+    the architecture's original checkpoint (tag, licence, links) are not carried over. Whole or not at all.
+    """
+    weight = model.get_parameter("patch_embed.proj.weight")
+    height, width = cast(tuple[int, int], model.get_submodule("patch_embed").img_size)
+    data = {"input_size": (weight.shape[1], height, width), "mean": tuple(mean), "std": tuple(std), "crop_pct": 1.0}
+    config: dict[str, Any] = {"pretrained_cfg": {"tag": "wave", "license": "unknown", "origin_url": "", "paper_ids": ""}}
+    if classes:
+        config["label_names"] = list(classes)
+    with replacing(directory) as folder:
+        save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+        save_config_for_hf(model, str(folder / "config.json"), model_config=config, data_config=data)
+
+
+@contextlib.contextmanager
+def replacing(directory: Path) -> Iterator[Path]:
+    """A temporary folder beside ``directory`` that takes its place when the block ends without an error."""
+    directory = Path(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if directory.exists():
+            old = temporary.with_name(temporary.name + "-old")
+            os.replace(directory, old)
+            os.replace(temporary, directory)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _checksum(meta: Mapping[str, Any]) -> str:
+    rest = {k: v for k, v in meta.items() if k != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise WaveError(f"{path}: {error.strerror}; a templates artifact is a folder with {META} and {TENSORS}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(_read(path))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise WaveError(f"{path}: not valid JSON ({error}); the file was changed or cut short") from None
+    if not isinstance(data, dict):
+        raise WaveError(f"{path}: not a JSON object")
+    return cast(dict[str, Any], data)
