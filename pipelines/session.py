@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import ray
+import torch
 from ray.exceptions import RayError
 
 from wave.errors import WaveError
@@ -116,6 +117,12 @@ def teller() -> Callable[[str], None]:
     except ValueError:
         return say
     return lambda line: actor.add.remote(line) and None
+
+
+def use_assigned_cpus() -> None:
+    """For a worker: as many torch threads as Ray gave it CPUs."""
+    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+    torch.set_num_threads(max(1, int(cpus)))
 
 
 def line(what: str, metrics: Metrics) -> str:

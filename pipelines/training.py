@@ -21,7 +21,7 @@ from wave.train import Trainer
 from .config import Experiment, parse
 from .data import Dataset, open_dataset
 from .loader import training_batches
-from .session import line, teller
+from .session import line, teller, use_assigned_cpus
 from .workspace import Workspace
 
 _STATE = "state.pt"
@@ -83,6 +83,7 @@ def fit(experiment: Experiment, data: Path, workspace: Workspace, name: str, bui
 def _worker(config: dict[str, Any]) -> None:
     experiment, workspace = parse(config["experiment"]), Workspace(Path(config["root"]))
     context, tell = ray.train.get_context(), teller()
+    use_assigned_cpus()
     rank, world, device = context.get_world_rank(), context.get_world_size(), get_device()
     dataset = open_dataset(config["data"])
     work = cast(Build, config["build"])(experiment, dataset, workspace)
@@ -104,7 +105,7 @@ def _worker(config: dict[str, Any]) -> None:
             trainer.load_state_dict(torch.load(Path(folder) / _STATE, map_location=device, weights_only=True))
         if rank == 0:
             tell(f"{work.title}: resumed at step {trainer.step}/{trainer.steps}")
-    every = max(batches.steps_per_epoch, trainer.steps // 20)
+    every = max(batches.steps_per_epoch, trainer.steps // 10)
     start = time.perf_counter()
     while trainer.step < trainer.steps:
         metrics: dict[str, Any] = {}

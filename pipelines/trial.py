@@ -27,7 +27,7 @@ from .config import Experiment, parse
 from .data import Dataset, open_dataset
 from .distil import resampling
 from .loader import MemoryBatches, eval_batches, evaluation_batches, training_batches
-from .session import line, teller
+from .session import line, teller, use_assigned_cpus
 from .store import Store
 from .workspace import Workspace
 
@@ -54,7 +54,7 @@ def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[st
     ``test_images``, ``test_labels`` when the test data is. Raises :class:`WaveError`.
     """
     experiment, workspace = parse(job.experiment), Workspace(Path(job.root))
-    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+    use_assigned_cpus()
     dataset, templates = open_dataset(job.data), Templates.load(workspace.templates)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     start, settings = time.perf_counter(), experiment.initialise
