@@ -93,7 +93,7 @@ def data(kind: str, source: str | None, out: str, image_size: int | None) -> Non
 
     digits needs no SOURCE; fashion-mnist finds Debian's package by itself; imagefolder reads SOURCE/train/CLASS/*.
     """
-    dataset = convert(kind, source, Path(out), image_size=image_size)
+    dataset = convert(kind, source or "", Path(out), image_size=image_size, progress=say)
     rows = {split: dataset.num_rows(split) for split in ("train", "test")}
     say(f"{out}: {rows['train']} training and {rows['test']} test images, {len(dataset.classes)} classes")
 

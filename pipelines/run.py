@@ -7,8 +7,8 @@ from wave.errors import WaveError
 
 from . import ancestor, distil, results
 from .config import Experiment, load
-from .convert import convert
-from .data import Dataset, open_dataset
+from .convert import prepared
+from .data import Dataset
 from .initialise import initialise
 from .session import say, session
 from .store import open_store
@@ -19,12 +19,7 @@ STAGES = ("data", "ancestor", "distil", "initialise")
 
 def data_of(experiment: Experiment) -> Dataset:
     """The experiment's data set, converted first when it is missing and ``data.convert`` says from what."""
-    settings = experiment.data
-    path = Path(settings.path).expanduser().absolute()
-    if settings.convert and not path.exists():
-        say(f"data: converting {settings.convert} into {settings.path}")
-        convert(settings.convert, settings.source or None, path, image_size=settings.image_size)
-    dataset = open_dataset(path)
+    dataset = prepared(experiment.data, say)
     say(f"data: {dataset.num_rows('train')} training and {dataset.num_rows('test')} test images, {len(dataset.classes)} classes")
     return dataset
 
