@@ -76,7 +76,7 @@ def convert(
 
 def prepared(data: Data, progress: Progress = lambda line: None) -> Dataset:
     """The data set of a configuration, made first if it is missing and ``data.convert`` says how."""
-    path = Path(data.path)
+    path = Path(data.path).expanduser().absolute()  # workers run in another folder
     if data.convert is not None and (not path.exists() or (path.is_dir() and not any(path.iterdir()))):
         return convert(data.convert, data.source, path, image_size=data.image_size, progress=progress)
     dataset = open_dataset(path)
