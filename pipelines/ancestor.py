@@ -168,6 +168,13 @@ def _create(architecture: str, arguments: dict[str, Any], where: str) -> VisionT
     return check_supported(model)
 
 
+def present_or_read(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> VisionTransformer:
+    """The ancestor that a run would use, without writing anything: from the workspace if it is there."""
+    if (workspace.ancestor / "config.json").is_file():
+        return load(workspace.ancestor)[0]
+    return _read(experiment, dataset)
+
+
 def plan_family(experiment: Experiment, dataset: Dataset) -> Family:
     """The family of an ancestor that is to be trained here, before it is."""
     return Family.of(_create(cast(str, experiment.ancestor.architecture), _arguments(experiment, dataset), "ancestor"))

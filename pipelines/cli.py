@@ -10,7 +10,7 @@ from click.decorators import FC
 
 from wave.errors import WaveError
 
-from . import registry
+from . import forecast, registry
 from .convert import convert
 from .results import show_models
 from .run import run as run_experiment
@@ -81,6 +81,13 @@ def distil(file: str, overrides: tuple[str, ...]) -> int:
 def initialise(file: str, overrides: tuple[str, ...]) -> int:
     """Stage 2: initialise and register every size of experiment FILE; what is missing before it is done first."""
     return run_experiment(file, overrides)
+
+
+@main.command()
+@_with(FILE, SET)
+def plan(file: str, overrides: tuple[str, ...]) -> int:
+    """Say what experiment FILE will cost: sizes, parameters, operations, and minutes on this machine."""
+    return forecast.plan(file, overrides)
 
 
 @main.command()

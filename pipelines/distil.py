@@ -80,7 +80,7 @@ def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wo
             "ancestor": {"source": experiment.ancestor.source, "parameters": num_parameters(teacher.model)},
             "data": {"digest": dataset.digest, "mean": list(dataset.mean), "std": list(dataset.std)},
             "classes": list(dataset.classes),
-            "metrics": {"steps": metrics["steps"]},
+            "metrics": {k: metrics[k] for k in ("steps", "workers")},
         }
         Templates.of(trained.auxiliary, family, rule, info).save(workspace.templates)
 

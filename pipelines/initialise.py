@@ -100,8 +100,8 @@ def _shared(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> A
     recipe = settings.recipe
     if held_in_memory(dataset, experiment.data, "test"):
         arrays["test_images"], arrays["test_labels"] = dataset.arrays("test")
-    limited = settings.subset > 0 or held_in_memory(dataset, experiment.data)
-    if recipe is None or not limited or experiment.data.changes_images:
+    whole = held_in_memory(dataset, experiment.data) and not experiment.data.changes_images
+    if recipe is None or not (settings.subset or whole):
         return arrays
     images, labels = dataset.arrays("train", limit=settings.subset or None, seed=experiment.seed)
     arrays |= {"train_images": images, "train_labels": labels}
@@ -187,4 +187,4 @@ def git_commit() -> str:
         done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(ROOT), capture_output=True, text=True, check=False)
     except OSError:
         return "unknown"
-    return done.stdout.strip() or "unknown"
+    return done.stdout.strip() if done.returncode == 0 else "unknown"

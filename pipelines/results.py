@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -29,14 +30,20 @@ def write(root: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str, An
     write_text(root / "results.json", json.dumps({**summary, "sizes": plain, "failed": dict(failed)}, indent=2) + "\n")
 
 
+def _table(*names: str) -> tuple[Console, Table]:
+    """A console and a table that are plain text, without colours or boxes, when not on a terminal."""
+    console = Console(width=None if Console().is_terminal else 130, highlight=False)
+    table = Table(box=box.HEAVY_HEAD if console.is_terminal else None)
+    for name in names:
+        table.add_column(name, justify="left" if name in ("size", "stage", "model", "registry alias") else "right")
+    return console, table
+
+
 def show(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> None:
     """The table; plain text when not on a terminal."""
     scratch = any(row.get("accuracy_scratch") is not None for row in rows)
-    console = Console(width=None if Console().is_terminal else 130, highlight=False)
-    table = Table(box=None if not console.is_terminal else Table().box)
     names = ["size", "parameters", "MACs", "scalers", "at step 0", "after training", "seconds", "registry alias"]
-    for name in names[:6] + (["from scratch"] if scratch else []) + names[6:]:
-        table.add_column(name, justify="left" if name in ("size", "registry alias") else "right")
+    console, table = _table(*names[:6], *(["from scratch"] if scratch else []), *names[6:])
     for row in rows:
         cells = [row["size"], _short(row["parameters"]), _short(row["macs"]), _short(row["scalers"])]
         cells += [_percent(row["accuracy_before"]), _percent(row["accuracy_after"])]
@@ -52,7 +59,7 @@ def _percent(value: float | None) -> str:
 
 
 def _short(value: float) -> str:
-    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for limit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= limit:
             return f"{value / limit:.1f}{letter}"
     return str(value)
@@ -60,12 +67,22 @@ def _short(value: float) -> str:
 
 def show_models(rows: Sequence[Any]) -> None:
     """The registry as a table."""
-    console = Console(width=None if Console().is_terminal else 130, highlight=False)
-    table = Table(box=None if not console.is_terminal else Table().box)
-    for name in ("model", "version", "parameters", "at step 0", "after training", "from scratch"):
-        table.add_column(name, justify="left" if name == "model" else "right")
+    console, table = _table("model", "version", "parameters", "at step 0", "after training", "from scratch")
     for row in rows:
         scores = [row.tags.get(f"accuracy_{when}") for when in ("before", "after", "scratch")]
         cells = [_percent(None if s is None else float(s)) for s in scores]
         table.add_row(f"{row.registered_model}@{row.alias}", str(row.version), row.tags.get("parameters", "-"), *cells)
+    console.print(table)
+
+
+def show_plan(sizes: Sequence[tuple[str, int, int, int]], stages: Sequence[tuple[str, int, float, float]]) -> None:
+    """The sizes (name, parameters, MACs, scalers) and the stages (name, image passes, MACs, minutes) of a plan."""
+    console, table = _table("size", "parameters", "MACs", "scalers")
+    for name, *numbers in sizes:
+        table.add_row(name, *map(_short, numbers))
+    console.print(table)
+    console, table = _table("stage", "image passes", "MACs", "minutes here")
+    for name, images, work, minutes in stages:
+        table.add_row(name, _short(images), _short(work), f"{minutes:.1f}")
+    table.add_row("all", "", "", f"{sum(stage[3] for stage in stages):.1f}")
     console.print(table)

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,11 +73,16 @@ def session(cluster: Cluster) -> Iterator[None]:
     except (ConnectionError, RayError, TimeoutError, ValueError) as error:
         where = cluster.address or os.environ.get("RAY_ADDRESS") or "this machine"
         raise WaveError(f"cluster.address: no Ray session on {where}: {str(error).splitlines()[0]}") from None
+    signal.signal(signal.SIGTERM, _interrupt)  # after Ray has set its own: what is done is kept, as after Ctrl-C
     try:
         with _printing():
             yield
     finally:
         ray.shutdown()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

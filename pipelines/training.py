@@ -22,7 +22,7 @@ from .config import Experiment, parse
 from .data import Dataset, open_dataset
 from .loader import training_batches
 from .session import line, teller, use_assigned_cpus
-from .workspace import Workspace
+from .workspace import Workspace, write_text
 
 _STATE = "state.pt"
 
@@ -55,6 +55,7 @@ def fit(experiment: Experiment, data: Path, workspace: Workspace, name: str, bui
             "data": str(data),
             "root": str(workspace.root),
             "build": build,
+            "name": name,
         },
         scaling_config=ScalingConfig(
             num_workers=least if least == most else (least, most),
@@ -68,6 +69,8 @@ def fit(experiment: Experiment, data: Path, workspace: Workspace, name: str, bui
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
+    refusal = _refusal(workspace, name)
+    refusal.unlink(missing_ok=True)
     try:
         trainer.fit()
     except ray.train.v2.api.exceptions.TrainingFailedError as error:
@@ -78,6 +81,13 @@ def fit(experiment: Experiment, data: Path, workspace: Workspace, name: str, bui
                 raise cause from None
         text = " ".join(str(next(iter(failures.values()), error)).split())
         raise WaveError(f"training {name} failed: {text[:600]}; the same command again continues from the last epoch") from None
+    if refusal.is_file():
+        raise WaveError(refusal.read_text())
+
+
+def _refusal(workspace: Workspace, name: str) -> Path:
+    """Where rank 0 leaves the message of an error that no restart would mend."""
+    return workspace.ray / f"{name}.refused"
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -86,7 +96,12 @@ def _worker(config: dict[str, Any]) -> None:
     use_assigned_cpus()
     rank, world, device = context.get_world_rank(), context.get_world_size(), get_device()
     dataset = open_dataset(config["data"])
-    work = cast(Build, config["build"])(experiment, dataset, workspace)
+    try:
+        work = cast(Build, config["build"])(experiment, dataset, workspace)
+    except WaveError as error:  # the same on every worker, so a restart would not help
+        if rank == 0:
+            write_text(_refusal(workspace, config["name"]), str(error))
+        return
     recipe = work.recipe
     batches = training_batches(dataset, experiment.data, recipe.batch_size, experiment.seed, rank, world)
     trainer = Trainer(
@@ -110,6 +125,7 @@ def _worker(config: dict[str, Any]) -> None:
     while trainer.step < trainer.steps:
         metrics: dict[str, Any] = {}
         for metrics in trainer.run(batches, until=(trainer.step // every + 1) * every):
+            metrics["images_per_second"] *= world
             if rank == 0:
                 tell(line(work.title, cast(Any, metrics)))
         with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from wave.errors import WaveError
 from wave.initialise import plain_model, target_model
-from wave.measure import accuracy, macs, num_parameters
+from wave.measure import accuracy, num_parameters
 from wave.recipe import Batch, Recipe
 from wave.spec import TargetSpec
 from wave.storage import Templates, save_model
@@ -26,6 +26,7 @@ from . import ancestor, publish, runs
 from .config import Experiment, parse
 from .data import Dataset, open_dataset
 from .distil import resampling
+from .forecast import count_macs
 from .loader import MemoryBatches, eval_batches, evaluation_batches, training_batches
 from .session import line, teller, use_assigned_cpus
 from .store import Store
@@ -87,7 +88,7 @@ def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[st
             fresh = train(templates.family.create(full).to(device), f"{target.name} from scratch")
             row["accuracy_scratch"] = accuracy(fresh, test(0), device)
     plain = plain_model(templates, model.cpu())
-    row |= {"parameters": num_parameters(plain), "macs": macs(plain, cast(int, full.img_size), templates.family.in_chans)}
+    row |= {"parameters": num_parameters(plain), "macs": count_macs(templates.family, full)}
     folder = workspace.model(target.name)
     save_model(plain, folder, dataset.mean, dataset.std, dataset.classes if comparable else None)
     row["seconds"] = round(time.perf_counter() - start, 2)

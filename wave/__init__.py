@@ -2,7 +2,8 @@
 
 The method alone, torch and timm: read ``kron``, ``spec``, ``bank``, ``linear``, ``vit``, ``resample``, ``condense``,
 ``multisize``, ``train``, ``initialise``, ``storage``, in this order. Stage 1 is :func:`condense` and a
-:class:`Trainer`; stage 2 is :func:`target_model` and a :class:`Trainer`; :func:`initialise` needs neither data nor training.
+:class:`Trainer`; stage 2 is :func:`target_model` and a :class:`Trainer`; :func:`initialise` needs neither data nor
+training.
 """
 
 from .bank import TemplateBank

@@ -32,7 +32,8 @@ class TemplateBank(nn.Module):
             else:
                 value = tensors[kind].detach().to(torch.float32).clone()
                 if value.shape != shape:
-                    raise WaveError(f"templates of {kind} have shape {tuple(value.shape)}; the specification says {shape}")
+                    found = tuple(value.shape)
+                    raise WaveError(f"templates of {kind} have shape {found}; the specification says {shape}")
             self.register_parameter(kind, nn.Parameter(value))
 
     def forward(self, kind: Kind) -> Tensor:

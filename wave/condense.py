@@ -23,15 +23,16 @@ def closed_form(ancestor: nn.Module, spec: TemplateSpec) -> tuple[dict[Kind, Ten
     for _, kind, holder, name in linears(ancestor):
         weights[kind].append(getattr(holder, name).weight.detach().float())
     dense = {f"{holder}.{name}.weight" for holder, name in PATHS.values()}
-    state = {
-        k: v.detach().float().clone() for k, v in ancestor.named_parameters() if k.split(".", 2)[-1] not in dense
-    }
+    state = {k: v.detach().float().clone() for k, v in ancestor.named_parameters() if k.split(".", 2)[-1] not in dense}
     templates: dict[Kind, Tensor] = {}
     for kind in KINDS:
         a, b = spec.blocks[kind]
         available = sum(w.numel() // (a * b) for w in weights[kind])
         if spec.counts[kind] > available:
-            raise WaveError(f"{kind}: {spec.counts[kind]} templates of {a}x{b}, but the ancestor has {available} blocks; use at most that")
+            raise WaveError(
+                f"{kind}: {spec.counts[kind]} templates of {a}x{b}, but the ancestor has {available} blocks; "
+                f"use at most {available}"
+            )
         templates[kind], scalers = fit_templates(weights[kind], (a, b), spec.counts[kind], spec.order)
         for layer, value in enumerate(scalers):
             state[f"blocks.{layer}.{'.'.join(PATHS[kind])}.scalers"] = value
@@ -55,8 +56,8 @@ def condense(
     family = Family.of(ancestor)
     spec.check(family.size.embed_dim)
     target = family.resolve(size or family.size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         plain = family.create(target)
         if start == "random":
             return templated(plain, TemplateBank(spec))

@@ -33,8 +33,8 @@ def target_model(
         raise WaveError(f"scalers={scalers!r} is unknown; use one of {', '.join(get_args(Scalers))}")
     full = templates.family.resolve(target)
     templates.spec.check(full.embed_dim)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         model = templated(templates.family.create(full), TemplateBank(templates.spec, templates.bank))
     if scalers == "resample":
         state = resample(templates.state, templates.size, full, templates.spec, options or templates.options)

@@ -1,7 +1,7 @@
 """Sums of Kronecker products, and the best templates and scalers for given weights: pure tensor algebra.
 
-A weight ``W`` of shape ``(p*a, q*b)`` is ``sum_t T[t] (x) S[t]`` with templates ``T`` of shape ``(N, a, b)`` and scalers
-``S`` of shape ``(N, p, q)`` (WAVE, arXiv 2406.17503, the equation of section 3). Two orders exist:
+A weight ``W`` of shape ``(p*a, q*b)`` is ``sum_t T[t] (x) S[t]`` with templates ``T`` of shape ``(N, a, b)`` and
+scalers ``S`` of shape ``(N, p, q)`` (WAVE, arXiv 2406.17503, the equation of section 3). Two orders exist:
 
 - ``tile``: ``torch.kron(S[t], T[t])``, block ``(i, j)`` of ``W`` is ``sum_t S[t, i, j] * T[t]``;
 - ``interleave``: ``torch.kron(T[t], S[t])``, as the formula is printed.
@@ -11,7 +11,7 @@ by a fixed shuffle of rows and columns.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ def fit_scalers(weight: Tensor, templates: Tensor, order: Order = "tile") -> Ten
     count, a, b = templates.shape
     p, q = weight.shape[0] // a, weight.shape[1] // b
     blocks = to_blocks(weight, (a, b), order)
-    solution = torch.linalg.lstsq(templates.reshape(count, a * b).T, blocks.T).solution
+    solution = cast(Tensor, torch.linalg.lstsq(templates.reshape(count, a * b).T, blocks.T)[0])  # pyright: ignore[reportUnknownMemberType]
     return solution.reshape(count, p, q)
 
 
@@ -82,9 +82,9 @@ def fit_templates(
     """
     a, b = block
     rows = [to_blocks(w, block, order) for w in weights]
-    u, s, vh = torch.linalg.svd(torch.cat(rows), full_matrices=False)
+    u, s, vh = cast(tuple[Tensor, Tensor, Tensor], torch.linalg.svd(torch.cat(rows), full_matrices=False))  # pyright: ignore[reportUnknownMemberType]
     templates = vh[:count].reshape(count, a, b)
-    projected = (u[:, :count] * s[:count]).split([len(r) for r in rows])
+    projected = torch.split(u[:, :count] * s[:count], [len(r) for r in rows])  # pyright: ignore[reportUnknownMemberType]
     scalers = [
         part.T.reshape(count, w.shape[0] // a, w.shape[1] // b) for part, w in zip(projected, weights, strict=True)
     ]

@@ -25,9 +25,12 @@ def accuracy(model: nn.Module, batches: Iterable[Batch], device: torch.device | 
 
 @torch.no_grad()
 def all_logits(model: nn.Module, batches: Iterable[Batch], device: torch.device | str = "cpu") -> Tensor:
-    """Logits of every image in the order of the batches, float32 (n, K) on the CPU."""
+    """Logits of every image in the order of the batches, float32 (n, K) on the CPU; the training mode is restored."""
+    was_training = model.training
     model.eval()
-    return torch.cat([model(batch.images.to(device)).float().cpu() for batch in batches])
+    logits = torch.cat([model(batch.images.to(device)).float().cpu() for batch in batches])
+    model.train(was_training)
+    return logits
 
 
 def num_parameters(model: nn.Module) -> int:
@@ -37,7 +40,8 @@ def num_parameters(model: nn.Module) -> int:
 
 def macs(model: nn.Module, img_size: int, in_chans: int) -> int:
     """Multiply-accumulates of one image's forward pass, as torch's FLOP counter sees them."""
-    device = next(model.parameters()).device
+    device, was_training = next(model.parameters()).device, model.training
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(torch.zeros(1, in_chans, img_size, img_size, device=device))
+    model.train(was_training)
     return counter.get_total_flops() // 2

@@ -7,11 +7,14 @@ recompute). DDP sees one forward, one backward, and each parameter once.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .bank import TemplateBank
+from .errors import WaveError
 from .resample import Resampling, resample
 from .spec import TargetSpec
 from .vit import BANK, Family, own_state, templated
@@ -20,7 +23,8 @@ from .vit import BANK, Family, own_state, templated
 class MultiSize(nn.Module):
     """``model(images, targets)`` gives the logits (B, K) of the auxiliary model and of each target, in that order.
 
-    ``auxiliary`` is a templated model of ``family``. Raises :class:`WaveError` for a target the templates cannot build.
+    ``auxiliary`` is a templated model of ``family``. Raises :class:`WaveError` for a target the templates cannot build
+    and for one with other classes or images, which cannot read the same batch.
     """
 
     def __init__(self, auxiliary: VisionTransformer, family: Family, size: TargetSpec, options: Resampling) -> None:
@@ -30,19 +34,25 @@ class MultiSize(nn.Module):
         self.size = family.resolve(size)
         self.options = options
         self.checkpoint_activations = False
-        self._skeletons: dict[TargetSpec, nn.Module] = {}
+        self._skeletons: dict[TargetSpec, VisionTransformer] = {}
 
     def forward(self, images: Tensor, targets: Sequence[TargetSpec] = ()) -> list[Tensor]:
         return [self.auxiliary(images), *(self._bound(t)(images) for t in targets)]
 
     def _bound(self, target: TargetSpec) -> nn.Module:
         full = self.family.resolve(target)
-        bank = self.auxiliary.get_submodule(BANK)
+        if (full.num_classes, full.img_size) != (self.size.num_classes, self.size.img_size):
+            raise WaveError(
+                f"size {target.name} has {full.num_classes} classes and {full.img_size} pixels; sizes trained together "
+                f"share the batch of {self.size.num_classes} classes and {self.size.img_size} pixels"
+            )
+        bank = cast(TemplateBank, self.auxiliary.get_submodule(BANK))
         state = resample(own_state(self.auxiliary), self.size, full, bank.spec, self.options)
         if full not in self._skeletons:
             plain = self.family.create(full, device="meta")
             self._skeletons[full] = templated(plain, bank)
-        skeleton = self._skeletons[full].train(self.training)
+        skeleton = self._skeletons[full]
+        skeleton.train(self.training)
         skeleton.set_grad_checkpointing(self.checkpoint_activations)
         bind(skeleton, state)
         return skeleton
@@ -61,7 +71,8 @@ def bind(skeleton: nn.Module, state: Mapping[str, Tensor]) -> None:
     for name, tensor in state.items():
         path, _, leaf = name.rpartition(".")
         module = skeleton.get_submodule(path)
-        module._parameters.pop(leaf, None)
+        if leaf in dict(module.named_parameters(recurse=False)):
+            delattr(module, leaf)
         setattr(module, leaf, tensor)
 
 
@@ -79,4 +90,4 @@ class SizeSampler:
     def __call__(self, step: int) -> list[TargetSpec]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         order = torch.randperm(len(self.targets), generator=generator)[: self.per_step]
-        return [self.targets[i] for i in order.tolist()]
+        return [self.targets[int(i)] for i in order]

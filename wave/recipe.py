@@ -1,4 +1,4 @@
-"""Recipe: the settings of one training, the same for ancestor, stage 1 and stage 2; and the batch that all of them read."""
+"""Recipe: the settings of one training (ancestor, stage 1 or stage 2), and the batch that all of them read."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, get_args
@@ -11,7 +11,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Batch(NamedTuple):
-    """``images`` float32 (B, C, H, W), normalised; ``labels`` int64 (B,); cached teacher logits float32 (B, K) or None."""
+    """``images`` float32 (B, C, H, W), normalised; ``labels`` int64 (B,); teacher logits float32 (B, K) if cached."""
 
     images: Tensor
     labels: Tensor
@@ -55,7 +55,12 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise WaveError(f"steps={self.steps} and epochs={self.epochs}: give exactly one of the two")
-        at_least_one = {"steps": self.steps, "epochs": self.epochs, "batch_size": self.batch_size, "log_every": self.log_every}
+        at_least_one = {
+            "steps": self.steps,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "log_every": self.log_every,
+        }
         for name, value in at_least_one.items():
             if value is not None and value < 1:
                 raise WaveError(f"{name}={value} must be at least 1")

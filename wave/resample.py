@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 import torch
-from timm.layers import resample_abs_pos_embed, resample_patch_embed
+from timm.layers.patch_embed import resample_patch_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
 from .errors import WaveError
@@ -31,9 +32,10 @@ class Resampling:
     ``depth``: ``nearest`` layer, ``linear`` interpolation between neighbours, or ``identity`` layers (proj and fc2
     zero) between the copied ones when growing. ``width_scale``: what the reading side of every matrix is multiplied
     by when the width changes: ``copies`` divides by the number of copies of a block, which preserves the function
-    exactly for whole multiples; ``sqrt`` multiplies by sqrt(D_auxiliary / D); ``none`` by one. ``symmetry``: copies
-    made by growing stay identical under training unless they are ``split`` unequally on the reading side (as in
-    LEMON; the function is kept) or get ``noise``; ``strength`` is relative, 0 to 1.
+    exactly for whole multiples (order ``tile`` only: interleaved blocks run across heads); ``sqrt`` multiplies by
+    sqrt(D_auxiliary / D); ``none`` by one. ``symmetry``: copies made by growing stay identical under training unless
+    they are ``split`` unequally on the reading side (as in LEMON; the function is kept) or get ``noise``;
+    ``strength`` is relative, 0 to 1.
     """
 
     depth: Depth = "nearest"

@@ -63,6 +63,8 @@ class TemplateSpec:
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
             raise WaveError(f"order={self.order!r} is unknown; use one of {', '.join(get_args(Order))}")
+        if self.head_dim < 1 or not 0 < self.mlp_ratio < math.inf:
+            raise WaveError(f"head_dim={self.head_dim} and mlp_ratio={self.mlp_ratio} must be positive")
         for label, table in (("blocks", self.blocks), ("counts", self.counts)):
             if set(table) != set(KINDS):
                 raise WaveError(f"{label} names {sorted(table)}; it needs exactly {list(KINDS)}")
@@ -145,9 +147,8 @@ class TemplateSpec:
         """Plain JSON types; :meth:`from_json` is the inverse."""
         blocks = {kind: list(self.blocks[kind]) for kind in KINDS}
         counts = {kind: self.counts[kind] for kind in KINDS}
-        return dict(
-            blocks=blocks, counts=counts, head_dim=self.head_dim, mlp_ratio=self.mlp_ratio, order=self.order
-        )
+        numbers = {"head_dim": self.head_dim, "mlp_ratio": self.mlp_ratio, "order": self.order}
+        return {"blocks": blocks, "counts": counts, **numbers}
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> "TemplateSpec":
@@ -156,10 +157,11 @@ class TemplateSpec:
             raw_blocks, raw_counts = data["blocks"], data["counts"]
             if not isinstance(raw_blocks, dict) or not isinstance(raw_counts, dict):
                 raise TypeError("blocks and counts must be tables")
-            blocks = {cast(Kind, k): (int(v[0]), int(v[1])) for k, v in cast(dict[str, list[int]], raw_blocks).items()}
-            counts = {cast(Kind, k): int(v) for k, v in cast(dict[str, int], raw_counts).items()}
+            sides, numbers = cast(dict[Kind, list[int]], raw_blocks), cast(dict[Kind, int], raw_counts)
+            blocks: dict[Kind, tuple[int, int]] = {k: (int(v[0]), int(v[1])) for k, v in sides.items()}
+            counts: dict[Kind, int] = {k: int(v) for k, v in numbers.items()}
             head_dim, mlp_ratio = data["head_dim"], data["mlp_ratio"]
-            if not isinstance(head_dim, int) or not isinstance(mlp_ratio, int | float) or head_dim < 1:
+            if not isinstance(head_dim, int) or not isinstance(mlp_ratio, int | float):
                 raise TypeError("head_dim and mlp_ratio must be numbers")
             return cls(blocks, counts, head_dim, float(mlp_ratio), cast(Order, data["order"]))
         except (KeyError, TypeError, IndexError, ValueError) as error:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save_file
-from timm.models._hub import save_config_for_hf
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+from timm.models._hub import save_config_for_hf  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor, nn
 
 from .bank import TemplateBank
@@ -26,6 +26,7 @@ from .vit import BANK, Family, own_state, size_of, templated
 
 FORMAT, VERSION = "wave-templates", 1
 TENSORS, META = "templates.safetensors", "templates.json"
+CHANGED = "wrong checksum; the file was changed or cut short: distil or pull it again"
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,21 @@ class Templates:
     bank: Mapping[Kind, Tensor]
     state: Mapping[str, Tensor]
     options: Resampling
-    info: Mapping[str, Any] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=lambda: dict[str, Any]())
     digest: str = ""
 
     @classmethod
     def of(cls, auxiliary: nn.Module, family: Family, options: Resampling, info: Mapping[str, Any]) -> "Templates":
         """Taken from an auxiliary model, copied to the CPU."""
         bank = cast(TemplateBank, auxiliary.get_submodule(BANK))
-        tensors = {kind: bank(kind).detach().cpu().clone() for kind in KINDS}
+        tensors: dict[Kind, Tensor] = {kind: bank(kind).detach().cpu().clone() for kind in KINDS}
         state = {k: v.detach().cpu().clone() for k, v in own_state(auxiliary).items()}
         return cls(bank.spec, family, size_of(auxiliary), tensors, state, options, info)
 
     def save(self, directory: Path) -> str:
-        """Write the artifact, whole or not at all, and return its digest (sha256 of the JSON, which holds the tensors')."""
-        tensors = {f"{BANK}.{k}": v for k, v in self.bank.items()} | {f"auxiliary.{k}": v for k, v in self.state.items()}
+        """Write the artifact, whole or not at all; returns its digest: sha256 of the JSON, which holds the tensors'."""
+        tensors = {f"{BANK}.{k}": v for k, v in self.bank.items()}
+        tensors |= {f"auxiliary.{k}": v for k, v in self.state.items()}
         with replacing(directory) as folder:
             save_file({k: v.contiguous() for k, v in tensors.items()}, folder / TENSORS)
             meta: dict[str, Any] = {
@@ -77,14 +79,14 @@ class Templates:
         where = Path(directory)
         meta = _read_json(where / META)
         if meta.get("format") != FORMAT:
-            raise WaveError(f"{where / META}: not a templates artifact (format {meta.get('format')!r}, not {FORMAT!r})")
+            raise WaveError(f"{where / META}: format {meta.get('format')!r}; a templates artifact has {FORMAT!r}")
         if meta.get("version") != VERSION:
-            raise WaveError(f"{where / META}: version {meta.get('version')!r} of the format; this program reads {VERSION}")
+            raise WaveError(f"{where / META}: format version {meta.get('version')!r}; this program reads {VERSION}")
         if meta.get("checksum") != _checksum(meta):
-            raise WaveError(f"{where / META}: wrong checksum; the file was changed or cut short: distil or pull it again")
+            raise WaveError(f"{where / META}: {CHANGED}")
         raw = _read(where / TENSORS)
         if hashlib.sha256(raw).hexdigest() != meta.get("sha256"):
-            raise WaveError(f"{where / TENSORS}: wrong checksum; the file was changed or cut short: distil or pull it again")
+            raise WaveError(f"{where / TENSORS}: {CHANGED}")
         try:
             tensors = load_tensors(raw)
         except SafetensorError as error:
@@ -96,7 +98,7 @@ class Templates:
         except (KeyError, TypeError) as error:
             raise WaveError(f"{where / META}: field missing or of a wrong type: {error}") from None
         _check_tensors(where / TENSORS, tensors, spec, family, size)
-        bank = {kind: tensors[f"{BANK}.{kind}"] for kind in KINDS}
+        bank: dict[Kind, Tensor] = {kind: tensors[f"{BANK}.{kind}"] for kind in KINDS}
         state = {k.removeprefix("auxiliary."): v for k, v in tensors.items() if k.startswith("auxiliary.")}
         return cls(spec, family, size, bank, state, options, info, str(meta["checksum"]))
 
@@ -116,9 +118,12 @@ def _check_tensors(
     for name in sorted(set(wanted) ^ set(tensors)):
         raise WaveError(f"{path}: tensor {name} is {'missing' if name in wanted else 'unknown'}")
     for name, shape in wanted.items():
-        if tuple(tensors[name].shape) != shape or tensors[name].dtype != torch.float32:
-            raise WaveError(f"{path}: tensor {name} is {tensors[name].dtype} {tuple(tensors[name].shape)}; it must be float32 {shape}")
-        if not torch.isfinite(tensors[name]).all():
+        tensor = tensors[name]
+        if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+            raise WaveError(
+                f"{path}: tensor {name} is {tensor.dtype} {tuple(tensor.shape)}; it must be float32 {shape}"
+            )
+        if not torch.isfinite(tensor).all():
             raise WaveError(f"{path}: tensor {name} holds NaN or infinite values")
 
 
@@ -133,18 +138,25 @@ def save_model(
     weight = model.get_parameter("patch_embed.proj.weight")
     height, width = cast(tuple[int, int], model.get_submodule("patch_embed").img_size)
     data = {"input_size": (weight.shape[1], height, width), "mean": tuple(mean), "std": tuple(std), "crop_pct": 1.0}
-    config: dict[str, Any] = {"pretrained_cfg": {"tag": "wave", "license": "unknown", "origin_url": "", "paper_ids": ""}}
+    origin = {"tag": "wave", "license": "unknown", "origin_url": "", "paper_ids": ""}
+    config: dict[str, Any] = {"pretrained_cfg": origin}
     if classes:
         config["label_names"] = list(classes)
     with replacing(directory) as folder:
-        save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+        tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors")
         save_config_for_hf(model, str(folder / "config.json"), model_config=config, data_config=data)
 
 
 @contextlib.contextmanager
-def replacing(directory: Path) -> Iterator[Path]:
-    """A temporary folder beside ``directory`` that takes its place when the block ends without an error."""
+def replacing(directory: Path) -> Generator[Path]:
+    """A temporary folder beside ``directory`` that takes its place when the block ends without an error.
+
+    Raises :class:`WaveError` when ``directory`` is a file.
+    """
     directory = Path(directory)
+    if directory.is_file():
+        raise WaveError(f"{directory} is a file; a folder would be written there: move it or choose another place")
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
@@ -170,13 +182,14 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise WaveError(f"{path}: {error.strerror}; a templates artifact is a folder with {META} and {TENSORS}") from None
+        why = f"{error.strerror}; a templates artifact is a folder with {META} and {TENSORS}"
+        raise WaveError(f"{path}: {why}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(_read(path))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise WaveError(f"{path}: not valid JSON ({error}); the file was changed or cut short") from None
     if not isinstance(data, dict):
         raise WaveError(f"{path}: not a JSON object")

@@ -34,9 +34,13 @@ class Teacher(nn.Module):
         size = getattr(self.model.get_submodule("patch_embed"), "img_size", None)
         self.img_size: tuple[int, int] | None = tuple(size) if size else None
         mean, std = mean or student_mean, std or student_std
-        for name, values in (("student", student_mean), ("ancestor", mean)):
-            if len(values) not in (1, self.channels, len(student_mean)):
-                raise WaveError(f"{name} statistics have {len(values)} channels; the ancestor reads {self.channels}")
+        if 1 not in (len(student_mean), self.channels) and len(student_mean) != self.channels:
+            raise WaveError(
+                f"images have {len(student_mean)} channels and the ancestor reads {self.channels}; "
+                "only grey and colour can be brought to each other"
+            )
+        if len(mean) not in (1, self.channels, len(student_mean)):
+            raise WaveError(f"ancestor statistics have {len(mean)} channels; the ancestor reads {self.channels}")
         ours = [torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (student_mean, student_std)]
         theirs = [torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (mean, std)]
         if len(student_mean) > self.channels == 1:

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
-from timm.data import Mixup
-from timm.optim import param_groups_weight_decay
-from timm.scheduler import CosineLRScheduler
-from timm.utils import ModelEmaV3
+from timm.data.mixup import Mixup
+from timm.optim._param_groups import param_groups_weight_decay  # pyright: ignore[reportUnknownVariableType]
+from timm.scheduler.cosine_lr import CosineLRScheduler
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +18,9 @@ from .recipe import Batch, Precision, Recipe
 from .spec import TargetSpec
 
 __all__ = ["Batch", "Metrics", "Precision", "Recipe", "Trainer", "distillation_loss"]
+
+
+NO_DECAY = ("*pos_embed", "*cls_token", "*reg_token", "*dist_token")
 
 
 class Metrics(TypedDict):
@@ -51,7 +54,8 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """timm's two weight-decay groups, split further by the learning-rate scale of templates and scalers."""
     groups: list[dict[str, Any]] = []
     names = {id(p): n for n, p in model.named_parameters()}
-    for group in param_groups_weight_decay(model, recipe.weight_decay, ("pos_embed", "cls_token", "reg_token", "dist_token")):
+    decay = cast(Any, param_groups_weight_decay)(model, recipe.weight_decay, no_weight_decay_list=NO_DECAY)
+    for group in cast(list[dict[str, Any]], decay):
         by_scale: dict[float, list[nn.Parameter]] = {}
         for p in group["params"]:
             name = names[id(p)]
@@ -65,9 +69,10 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 class Trainer:
     """One training: ``for metrics in trainer.run(batches): ...``, to be saved and resumed with its state dict.
 
-    ``model`` gives logits, or a list of logits when called with ``sampler``'s sizes (:class:`wave.multisize.MultiSize`);
-    it may be wrapped in DDP. ``batches(step)`` iterates over batches from that step on. ``teacher`` gives logits for
-    the same images unless batches carry them. Raises :class:`Diverged` at the first report of a loss that is not finite.
+    ``model`` gives logits, or a list of logits when called with ``sampler``'s sizes
+    (:class:`wave.multisize.MultiSize`); it may be wrapped in DDP. ``batches(step)`` iterates over batches from that
+    step on. ``teacher`` gives logits for the same images unless batches carry them. Raises :class:`Diverged` at the
+    first report of a loss that is not finite.
     """
 
     def __init__(
@@ -86,11 +91,11 @@ class Trainer:
         self.sampler, self.seed, self.device, self.step = sampler, seed, torch.device(device), 0
         self.inner: nn.Module = getattr(model, "module", model)
         if recipe.checkpoint_activations:
-            self.inner.set_grad_checkpointing(True)
+            cast(Any, self.inner).set_grad_checkpointing(True)
         if recipe.compile:
             for module in self.inner.modules():
                 if type(module).__name__ == "Block":
-                    module.compile()
+                    module.compile()  # pyright: ignore[reportUnknownMemberType]
         self.optimizer = torch.optim.AdamW(parameter_groups(self.inner, recipe), lr=recipe.lr)
         self.scheduler = CosineLRScheduler(
             self.optimizer,
@@ -104,12 +109,13 @@ class Trainer:
         self.ema = ModelEmaV3(self.inner, recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
         self.mixup = None
         if recipe.mixup or recipe.cutmix:
-            self.mixup = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=num_classes)
+            # Labels are smoothed once, by the loss.
+            self.mixup = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=0.0, num_classes=num_classes)
 
     @property
     def result(self) -> nn.Module:
         """The model to evaluate and keep: the moving average where there is one."""
-        return self.ema.module if self.ema is not None else self.inner
+        return cast(nn.Module, self.ema.module) if self.ema is not None else self.inner
 
     def _loss(self, batch: Batch) -> Tensor:
         images, labels = (t.to(self.device, non_blocking=True) for t in batch[:2])
@@ -117,9 +123,10 @@ class Trainer:
         if self.mixup is not None:
             if cached is not None:
                 raise WaveError("mixup and cutmix change the images: cached teacher logits do not fit; switch one off")
-            np.random.seed((self.seed * 1_000_003 + self.step) % 2**32)
+            np.random.seed((self.seed * 1_000_003 + self.step) % 2**32)  # noqa: NPY002 (what timm's Mixup draws from)
             even = len(images) // 2 * 2
-            images, labels = self.mixup(images[:even], labels[:even])
+            # A copy: timm mixes in place, and on the CPU these are the loader's own images.
+            images, labels = cast(Any, self.mixup)(images[:even].clone(), labels[:even])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             teacher = cached.to(self.device) if cached is not None else None
             if teacher is None and self.teacher is not None and self.recipe.kl_weight:
@@ -130,7 +137,7 @@ class Trainer:
         return torch.stack(losses).mean()
 
     def run(self, batches: Callable[[int], Iterator[Batch]], until: int | None = None) -> Iterator[Metrics]:
-        """Train from the current step to ``until`` (default: the end), yielding every ``log_every`` steps and at the end."""
+        """Train from the current step to ``until`` (default: the end), yielding every ``log_every`` steps and last."""
         until = min(until or self.steps, self.steps)
         self.model.train()
         total, count, images, start = torch.zeros((), device=self.device), 0, 0, time.perf_counter()
@@ -140,18 +147,20 @@ class Trainer:
             self.scheduler.step_update(self.step + 1 if self.recipe.warmup_steps else self.step)
             self.optimizer.zero_grad(set_to_none=True)
             loss = self._loss(batch)
-            loss.backward()
+            loss.backward()  # pyright: ignore[reportUnknownMemberType]
             if self.recipe.clip_grad is not None:
                 nn.utils.clip_grad_norm_(self.inner.parameters(), self.recipe.clip_grad)
-            self.optimizer.step()
+            self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
             self.step += 1
             if self.ema is not None:
-                self.ema.update(self.inner, self.step)
+                self.ema.update(self.inner, self.step)  # pyright: ignore[reportUnknownMemberType]
             total, count, images = total + loss.detach(), count + 1, images + len(batch.images)
             if self.step % self.recipe.log_every == 0 or self.step == until:
                 mean, seconds = float(total) / count, time.perf_counter() - start
                 if not np.isfinite(mean):
-                    raise Diverged(f"the loss is {mean} at step {self.step}; lower lr={self.recipe.lr} or raise warmup_steps")
+                    raise Diverged(
+                        f"the loss is {mean} at step {self.step}; lower lr={self.recipe.lr} or raise warmup_steps"
+                    )
                 yield Metrics(
                     step=self.step,
                     steps=self.steps,
@@ -165,7 +174,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything a resume needs, tensors and plain types only (``torch.load(weights_only=True)`` reads it)."""
         state = {"step": self.step, "model": self.inner.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return state if self.ema is None else {**state, "ema": self.ema.module.state_dict()}
+        return state if self.ema is None else {**state, "ema": self.result.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a :meth:`state_dict` of the same training."""
@@ -173,4 +182,4 @@ class Trainer:
         self.inner.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
+            self.result.load_state_dict(state["ema"])

@@ -1,13 +1,15 @@
 """The only file that knows timm's module names: families of plain ViTs, templated() and materialise()."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import timm
 import torch
-from timm.layers import Mlp, PatchEmbed
 from timm.layers.attention import Attention
+from timm.layers.mlp import Mlp
+from timm.layers.patch_embed import PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -17,12 +19,7 @@ from .errors import WaveError
 from .linear import TemplatedLinear
 from .spec import KINDS, Axis, Kind, TargetSpec, TemplateSpec
 
-PATHS: Mapping[Kind, tuple[str, str]] = {
-    "qkv": ("attn", "qkv"),
-    "proj": ("attn", "proj"),
-    "fc1": ("mlp", "fc1"),
-    "fc2": ("mlp", "fc2"),
-}
+PATHS: Mapping[Kind, tuple[str, str]] = {k: ("attn" if k in ("qkv", "proj") else "mlp", k) for k in KINDS}
 HEADS = ("head", "head_dist")
 BANK = "templates"
 SIZE_ARGUMENTS = ("embed_dim", "depth", "num_heads", "num_classes", "img_size", "patch_size", "device", "dtype")
@@ -41,8 +38,10 @@ def check_supported(model: nn.Module) -> VisionTransformer:
             "convolutions or rotary embeddings; try vit_base_patch16_224"
         )
     vit = cast(VisionTransformer, model)
-    parts: list[tuple[str, nn.Module | None, type[nn.Module]]] = [("patch_embed", vit.patch_embed, PatchEmbed)]
-    for i, block in enumerate(vit.blocks):
+    parts: list[tuple[str, nn.Module, type[nn.Module]]] = [
+        ("patch_embed", vit.get_submodule("patch_embed"), PatchEmbed)
+    ]
+    for i, block in enumerate(blocks_of(vit)):
         parts.append((f"blocks.{i}", block, Block))
         if type(block) is Block:
             parts += [(f"blocks.{i}.attn", block.attn, Attention), (f"blocks.{i}.mlp", block.mlp, Mlp)]
@@ -51,9 +50,25 @@ def check_supported(model: nn.Module) -> VisionTransformer:
             raise WaveError(f"{name}.{where} is {type(part).__name__}; only timm's {wanted.__name__} is supported")
     if vit.attn_pool is not None:
         raise WaveError(f"{name} pools by attention ({vit.global_pool}); use token, avg, max or avgmax pooling")
-    if any(block.attn.gate is not None for block in vit.blocks):
+    if any(getattr(block.attn, "gate", None) is not None for block in blocks_of(vit)):
         raise WaveError(f"{name} has gated attention, which is not supported")
     return vit
+
+
+def blocks_of(model: nn.Module) -> list[Block]:
+    """The transformer blocks, with the type that timm's ``Sequential`` hides."""
+    return cast(list[Block], list(cast(VisionTransformer, model).blocks))
+
+
+def head_dim_of(model: nn.Module) -> int:
+    """Channels of one attention head."""
+    return cast(int, blocks_of(model)[0].attn.head_dim)
+
+
+def images_of(model: nn.Module) -> tuple[tuple[int, int], tuple[int, int], int]:
+    """Height and width of the images, height and width of the patches, and the number of channels."""
+    patches = cast(Any, model.get_submodule("patch_embed"))
+    return patches.img_size or (0, 0), patches.patch_size, patches.proj.in_channels
 
 
 @dataclass(frozen=True)
@@ -71,31 +86,29 @@ class Family:
     def of(cls, model: nn.Module) -> "Family":
         """The family of a model that timm created; raises :class:`WaveError` if it is not supported."""
         vit = check_supported(model)
-        config = vit.pretrained_cfg or {}
+        config = cast(dict[str, object], vit.pretrained_cfg or {})
         architecture = config.get("architecture")
         if not isinstance(architecture, str) or not timm.is_model(architecture):
             raise WaveError(f"the model does not say which timm architecture it is (pretrained_cfg: {architecture!r})")
         given = cast(dict[str, object], getattr(vit, "_model_args", {}))
-        height, width = vit.patch_embed.img_size or (0, 0)
-        patch = vit.patch_embed.patch_size
+        (height, width), patch, in_chans = images_of(vit)
+        hidden = cast(nn.Linear, blocks_of(vit)[0].mlp.fc1).out_features
         if height != width or patch[0] != patch[1]:
             raise WaveError(f"images of {height}x{width} and patches of {patch[0]}x{patch[1]}: both must be square")
         return cls(
             architecture=architecture,
             model_args={k: v for k, v in given.items() if k not in (*SIZE_ARGUMENTS, "in_chans", "mlp_ratio")},
             size=size_of(vit),
-            head_dim=vit.embed_dim // vit.blocks[0].attn.num_heads,
-            mlp_ratio=vit.blocks[0].mlp.fc1.out_features / vit.embed_dim,
-            in_chans=vit.patch_embed.proj.in_channels,
+            head_dim=head_dim_of(vit),
+            mlp_ratio=ratio(hidden, vit.embed_dim),
+            in_chans=in_chans,
         )
 
     def resolve(self, target: TargetSpec) -> TargetSpec:
         """The target with the ancestor's value in place of every ``None``; raises :class:`WaveError` if the width is
         not a whole number of heads or the image not a whole number of patches."""
-        full = replace(
-            target,
-            **{k: getattr(self.size, k) for k in ("num_classes", "img_size", "patch_size") if getattr(target, k) is None},
-        )
+        missing = [k for k in ("num_classes", "img_size", "patch_size") if getattr(target, k) is None]
+        full = replace(target, **{k: getattr(self.size, k) for k in missing})
         if full.embed_dim % self.head_dim:
             low = max(full.embed_dim // self.head_dim, 1) * self.head_dim
             raise WaveError(
@@ -104,7 +117,8 @@ class Family:
             )
         image, patch = cast(int, full.img_size), cast(int, full.patch_size)
         if image % patch:
-            raise WaveError(f"img_size={image} is not a multiple of patch_size={patch}; try {image // patch * patch or patch}")
+            near = image // patch * patch or patch
+            raise WaveError(f"img_size={image} is not a multiple of patch_size={patch}; try {near}")
         return full
 
     def model_arguments(self, target: TargetSpec) -> dict[str, object]:
@@ -124,43 +138,43 @@ class Family:
 
     def create(self, target: TargetSpec, device: str | None = None) -> VisionTransformer:
         """A plain timm model of that size with timm's random initialisation."""
-        model = timm.create_model(self.architecture, pretrained=False, **self.model_arguments(target), device=device)
+        arguments = cast(dict[str, Any], self.model_arguments(target))
+        model = timm.create_model(self.architecture, pretrained=False, **arguments, device=device)
         return check_supported(model)
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON types; :meth:`from_json` is the inverse."""
         size = {k: getattr(self.size, k) for k in ("embed_dim", "depth", "num_classes", "img_size", "patch_size")}
-        return dict(
-            architecture=self.architecture,
-            model_args=dict(self.model_args),
-            size=size,
-            head_dim=self.head_dim,
-            mlp_ratio=self.mlp_ratio,
-            in_chans=self.in_chans,
-        )
+        return {
+            "architecture": self.architecture,
+            "model_args": dict(self.model_args),
+            "size": size,
+            "head_dim": self.head_dim,
+            "mlp_ratio": self.mlp_ratio,
+            "in_chans": self.in_chans,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> "Family":
         """Raises :class:`WaveError` when a field is missing or of a wrong type, or timm has no such architecture."""
         try:
-            family = cls(**{**data, "size": TargetSpec(**cast(dict[str, int], data["size"]))})  # type: ignore[arg-type]
-        except (KeyError, TypeError) as error:
+            family = cls(**cast(dict[str, Any], {**data, "size": TargetSpec(**cast(dict[str, int], data["size"]))}))
+            if family.head_dim < 1 or family.in_chans < 1 or not timm.is_model(family.architecture):
+                raise WaveError(f"timm has no architecture {family.architecture!r} with {family.in_chans} channels")
+        except (KeyError, TypeError, AttributeError) as error:
             raise WaveError(f"model family is not valid: {error}") from None
-        if not isinstance(family.architecture, str) or not timm.is_model(family.architecture):
-            raise WaveError(f"timm has no architecture {family.architecture!r}")
         return family
 
 
 def size_of(model: nn.Module) -> TargetSpec:
     """The full size of a plain or templated model with square images and patches."""
-    vit = cast(VisionTransformer, model)
-    height, patch = (vit.patch_embed.img_size or (0,))[0], vit.patch_embed.patch_size[0]
+    vit, ((height, _), (patch, _), _) = cast(VisionTransformer, model), images_of(model)
     return TargetSpec(vit.embed_dim, len(vit.blocks), vit.num_classes, height, patch)
 
 
 def linears(model: nn.Module) -> Iterator[tuple[int, Kind, nn.Module, str]]:
     """The four linear layers of every block: layer index, kind, the module that holds it, and its name there."""
-    for i, block in enumerate(cast(VisionTransformer, model).blocks):
+    for i, block in enumerate(blocks_of(model)):
         for kind in KINDS:
             holder, name = PATHS[kind]
             yield i, kind, getattr(block, holder), name
@@ -173,17 +187,20 @@ def templated(model: nn.Module, bank: TemplateBank) -> VisionTransformer:
     its width is not supported; the model is then unchanged.
     """
     vit = check_supported(model)
-    head_dim = vit.embed_dim // vit.blocks[0].attn.num_heads
+    head_dim = head_dim_of(vit)
     if head_dim != bank.spec.head_dim:
         raise WaveError(f"the model's head_dim is {head_dim}; these templates were made for {bank.spec.head_dim}")
     bank.spec.check(vit.embed_dim)
-    for _, kind, holder, name in list(linears(vit)):
+    layers: list[tuple[nn.Module, str, TemplatedLinear]] = []
+    for _, kind, holder, name in linears(vit):
         dense = cast(nn.Linear, getattr(holder, name))
-        layer = TemplatedLinear(bank, kind, vit.embed_dim, dense.bias is not None, str(dense.weight.device))
+        bias = cast(nn.Parameter | None, dense.bias)
+        layer = TemplatedLinear(bank, kind, vit.embed_dim, bias is not None, str(dense.weight.device))
         if layer.out_features != dense.out_features:
-            raise WaveError(f"mlp_ratio of the model gives {dense.out_features} rows; the templates' {layer.out_features}")
-        if layer.bias is not None:
-            layer.bias = dense.bias
+            raise WaveError(f"mlp_ratio gives the model {dense.out_features} rows, the templates {layer.out_features}")
+        layer.bias = bias
+        layers.append((holder, name, layer))
+    for holder, name, layer in layers:
         setattr(holder, name, layer)
     vit.register_module(BANK, bank)
     return vit
@@ -224,7 +241,7 @@ def axes(name: str, spec: TemplateSpec) -> tuple[Axis | None, ...]:
     return ("embed",)
 
 
-def num_prefix_tokens(model: nn.Module) -> int:
-    """Leading entries of the position embedding that are not patches."""
-    vit = cast(VisionTransformer, model)
-    return 0 if vit.no_embed_class else vit.num_prefix_tokens
+def ratio(hidden: int, embed_dim: int) -> float:
+    """The ``mlp_ratio`` from which timm's ``int(embed_dim * mlp_ratio)`` gives back ``hidden``."""
+    value = hidden / embed_dim
+    return value if int(embed_dim * value) == hidden else math.nextafter(value, math.inf)

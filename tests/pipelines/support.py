@@ -1,0 +1,36 @@
+"""What several pipeline tests share: a tiny experiment on real digits, and the real command line in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = (
+    *("ancestor.model_args.embed_dim=32", "ancestor.model_args.depth=2", "ancestor.model_args.num_heads=2"),
+    *("ancestor.recipe.steps=80", "ancestor.recipe.warmup_steps=10"),
+    *("templates.count=8", "distil.workers=2", "distil.sizes={embed_dim=[32, 48], depth=[2, 3]}"),
+    *("distil.recipe.steps=80", "initialise.recipe.steps=24", "initialise.recipe.log_every=6"),
+    "targets.grid={embed_dim=[32, 48], depth=[2, 3]}",
+)
+
+def command(folder: Path, *arguments: str, timeout: float = 400) -> "subprocess.CompletedProcess[str]":
+    """``python -m pipelines ...`` run in ``folder``."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def tiny(*overrides: str) -> list[str]:
+    """Arguments of a run of the demo's own file at a size that takes seconds."""
+    return [str(ROOT / "pipelines/experiments/digits.toml"), *(f"--set={o}" for o in (*TINY, *overrides))]
+
+

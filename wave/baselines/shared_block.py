@@ -1,0 +1,24 @@
+"""One shared block: all layers are the same layer."""
+
+import torch
+from torch import Tensor
+
+from ..vit import Family
+from .stage1 import Rule, stage1_baseline
+
+
+def one_block(depth: int) -> Tensor:
+    """``theta[l] = theta``: scalers 1, (L, 1).
+
+    The limit of weight sharing (Universal Transformer, Dehghani et al., ICLR 2019; ALBERT, Lan et al., ICLR 2020), here
+    trained like every stage 1 and repeated to any depth (ours). Norms and biases are shared too.
+    """
+    return torch.ones(depth, 1)
+
+
+def rule_of(family: Family) -> Rule:
+    """The same rule whatever the auxiliary depth."""
+    return one_block
+
+
+BASELINE = stage1_baseline("shared_block", rule_of)
