@@ -12,6 +12,7 @@ from wave.errors import WaveError
 
 from . import forecast, registry
 from .convert import convert
+from .report import report as make_report
 from .results import show_models
 from .run import run as run_experiment
 from .session import say
@@ -103,6 +104,13 @@ def data(kind: str, source: str | None, out: str, image_size: int | None) -> Non
     dataset = convert(kind, source or "", Path(out), image_size=image_size, progress=say)
     rows = {split: dataset.num_rows(split) for split in ("train", "test")}
     say(f"{out}: {rows['train']} training and {rows['test']} test images, {len(dataset.classes)} classes")
+
+
+@main.command()
+@click.argument("run", type=click.Path())
+def report(run: str) -> None:
+    """Make a picture and an HTML page of the results in folder RUN (an experiment's output)."""
+    say(str(make_report(run)))
 
 
 @main.group()

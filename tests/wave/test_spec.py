@@ -79,8 +79,8 @@ def test_counting():
 
 def test_the_unit_of_the_width_map_holds_whole_heads_and_blocks():
     spec = TemplateSpec({"qkv": (8, 4), "proj": (4, 8), "fc1": (24, 4), "fc2": (12, 16)}, dict.fromkeys(KINDS, 2), 8)
-    assert spec.unit("embed") == 48  # lcm of 8, 4 and fc2's 12 rows
-    assert spec.unit("hidden") == 48
+    assert spec.unit("embed") == 24  # lcm of 8, 4 and the 12 rows of fc2
+    assert spec.unit("hidden") == 48  # lcm of 24 and 16
 
 
 def test_json_there_and_back():

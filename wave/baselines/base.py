@@ -109,6 +109,18 @@ def shape_rules(family: Family) -> TemplateSpec:
     return TemplateSpec.uniform(family.head_dim, 1, mlp_ratio=family.mlp_ratio)
 
 
+def stack_layers(state: Mapping[str, Tensor], depth: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of the blocks stacked over layers (L, ...), by name inside a block; and all other tensors."""
+    names = [name.removeprefix("blocks.0.") for name in state if name.startswith("blocks.0.")]
+    stacks = {name: torch.stack([state[f"blocks.{i}.{name}"] for i in range(depth)]) for name in names}
+    return stacks, {name: tensor for name, tensor in state.items() if not name.startswith("blocks.")}
+
+
+def unstack_layers(stacks: Mapping[str, Tensor], rest: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of :func:`stack_layers`."""
+    return dict(rest) | {f"blocks.{i}.{name}": layer for name, s in stacks.items() for i, layer in enumerate(s)}
+
+
 def complete(state: Mapping[str, Tensor], family: Family, target: TargetSpec, seed: int) -> dict[str, Tensor]:
     """The state dict of ``family.create(target)`` from a dense state that has its width and depth already.
 

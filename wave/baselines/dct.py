@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ..spec import TargetSpec
 from ..vit import Family, axes
-from .base import Baseline, Batches, complete, dense, shape_rules
-from .spectral import resize_state, stack_layers, unstack_layers
+from .base import Baseline, Batches, complete, dense, shape_rules, stack_layers, unstack_layers
+from .spectral import resize_state
 
 
 def dct_matrix(n: int) -> Tensor:
@@ -29,7 +29,7 @@ def keep_low(tensor: Tensor, dim: int, length: int) -> Tensor:
         return tensor
     low = min(n, length)
     map_ = dct_matrix(length)[:low].T @ dct_matrix(n)[:low]
-    return torch.tensordot(map_.to(tensor), tensor, dims=([1], [dim])).movedim(0, dim)
+    return (tensor.movedim(dim, -1) @ map_.T.to(tensor)).movedim(-1, dim)
 
 
 def keep_values(tensor: Tensor, dim: int, length: int) -> Tensor:
@@ -82,9 +82,9 @@ def initialise(
 ) -> dict[str, Tensor]:
     """The 3-D DCT over layers, rows and columns, cut or padded with zeros, inverted at the target's size.
 
-    Shen et al., FRONT, arXiv 2603.07523, with the defaults of the released script (``keep_ratio`` 1, ``zero`` padding, no
-    area ratio): :func:`released_state`. The classifier is resized along what it reads and inherited when the classes are
-    equal. Where we differ: when the depth grows the release gives all new layers one and the same tensor (they share a
+    Shen et al., FRONT, arXiv 2603.07523, with the defaults of the released script (``keep_ratio`` 1, ``zero`` padding,
+    no area ratio): :func:`released_state`. The classifier is resized along what it reads and inherited when the classes
+    are equal. Where we differ: when the depth grows the release gives all new layers one and the same tensor (they share a
     list that each overwrites); here each has its own, as its equation says. Images and patches of another size are
     resized by timm's functions.
     """

@@ -12,8 +12,8 @@ def initialise(
 ) -> dict[str, Tensor]:
     """Nothing of the ancestor, the classifier included.
 
-    ``W ~ N(0, 2 / fan_in)`` and biases zero for every linear layer and the patch embedding (He et al., ICCV 2015,
-    eq. 10). Norms, tokens and position embedding start as in timm: the paper has none of them (ours).
+    ``W ~ N(0, 2 / fan_in)`` and biases zero for every linear layer and the patch embedding (He et al., ICCV
+    2015). Norms, tokens and position embedding start as in timm: the paper has none of them (ours).
     """
     with seeded(seed):
         model = family.create(target)

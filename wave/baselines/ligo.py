@@ -29,7 +29,13 @@ WIDTHS = {
 
 def grow_rows(tensor: Tensor, a: Tensor | None) -> Tensor:
     """``B W`` with ``B = [I; A]``: (m, ...) to (m', ...); ``A`` is (m' - m, m), None for an axis that stays."""
-    return tensor if a is None else torch.cat([tensor, torch.tensordot(a, tensor, dims=1)])
+    return (
+        tensor
+        if a is None
+        else torch.cat(
+            [tensor, (a @ tensor.flatten(1)).reshape(-1, *tensor.shape[1:]) if tensor.ndim > 1 else a @ tensor]
+        )
+    )
 
 
 def grow_last(tensor: Tensor, a: Tensor | None) -> Tensor:
@@ -40,7 +46,7 @@ def grow_last(tensor: Tensor, a: Tensor | None) -> Tensor:
 class Growth(nn.Module):
     """``model(images)`` gives the logits (B, K) of the grown model; its parameters are the coefficients alone.
 
-    ``W'[l] = B_out (sum_j c[l, j] W[j]) B_in^T`` (Wang et al., ICLR 2023, eq. 5 and the tying of appendix A): ``c`` for
+    ``W'[l] = B_out (sum_j c[l, j] W[j]) B_in^T`` (Wang et al., Learning to Grow, ICLR 2023, tied as in the released code): ``c`` for
     every tensor of a layer by itself, q, k and v too; ``B_embed`` is one for the whole residual stream, and layer l has
     B for q, k, v and the MLP's hidden axis, where v's also grows what proj reads, and the MLP's what fc2 reads. Starts
     as the released commands have it: depth stacked with noise, ``c[l, j] ~ 1 at j = l mod L, else U(0, 0.03)``,
@@ -80,7 +86,8 @@ class Growth(nn.Module):
         stack = torch.stack(self.stacks[name])
         mixing = cast(nn.ParameterDict, self.mixing[layer])[name.replace(".", "/")]
         parts = [
-            torch.tensordot(c, part, dims=1) for c, part in zip(mixing, stack.chunk(len(mixing), dim=1), strict=True)
+            torch.einsum("j,j...->...", c, part)
+            for c, part in zip(mixing, stack.chunk(len(mixing), dim=1), strict=True)
         ]
         rows, columns = WIDTHS.get(name.rpartition(".")[0], (self._vector(name), ""))
         keys = ("q", "k", "v") if rows == "qkv" else (rows,)

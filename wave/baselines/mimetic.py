@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..spec import TargetSpec
 from ..vit import Family
-from .base import Baseline, Batches, dense, seeded
+from .base import Baseline, Batches, fresh
 
 QUERY_KEY = (0.7, 0.7)
 VALUE_PROJ = (0.4, 0.4)
@@ -21,9 +21,9 @@ def split(target: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return u[:, :rank] * root, vh[:rank].T * root
 
 
-def noisy_identity(width: int, alpha: float, beta: float) -> Tensor:
+def noisy_identity(width: int, alpha: float, beta: float, generator: torch.Generator) -> Tensor:
     """``alpha Z + beta I`` with independent ``Z[i, j] ~ N(0, 1 / D)``."""
-    return alpha * torch.randn(width, width) / math.sqrt(width) + beta * torch.eye(width)
+    return alpha * torch.randn(width, width, generator=generator) / math.sqrt(width) + beta * torch.eye(width)
 
 
 def initialise(
@@ -34,25 +34,24 @@ def initialise(
     In the row convention ``x W``, and with timm's layers storing the transposes (Trockman and Kolter, ICML 2023):
     ``W_q W_k^T ~ alpha Z + beta I`` for every head by itself, cut to rank head_dim, and ``W_v W_proj ~ alpha Z - beta
     I`` for all heads together, at full rank; an SVD splits each product evenly. Biases zero. Everything else is timm's
-    start: the sinusoidal position embeddings that the paper also uses are left out, so that all methods drawn at
-    random differ in the rule for their weights alone (ours).
+    start, the position embedding too: the methods drawn at random then differ in the rule for their weights alone (ours).
     """
-    width = family.resolve(target).embed_dim
-    with seeded(seed):
-        model = family.create(target)
-        for block in model.blocks:
-            queries, keys = zip(
-                *(split(noisy_identity(width, *QUERY_KEY), family.head_dim) for _ in range(width // family.head_dim)),
-                strict=True,
-            )
-            alpha, beta = VALUE_PROJ
-            values, projection = split(noisy_identity(width, alpha, -beta), width)
-            block.attn.qkv.weight.data = torch.cat([*(q.T for q in queries), *(k.T for k in keys), values.T])
-            block.attn.proj.weight.data = projection
-            for layer in (block.attn.qkv, block.attn.proj):
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-        return dense(model)
+    full = family.resolve(target)
+    width, heads = full.embed_dim, full.embed_dim // family.head_dim
+    state = fresh(family, full, seed)
+    generator = torch.Generator().manual_seed(seed)
+    alpha, beta = VALUE_PROJ
+    for i in range(full.depth):
+        attention = f"blocks.{i}.attn"
+        pairs = [split(noisy_identity(width, *QUERY_KEY, generator), family.head_dim) for _ in range(heads)]
+        values, projection = split(noisy_identity(width, alpha, -beta, generator), width)
+        queries, keys = torch.cat([q for q, _ in pairs], 1), torch.cat([k for _, k in pairs], 1)
+        state[f"{attention}.qkv.weight"] = torch.cat([queries, keys, values], 1).T.contiguous()
+        state[f"{attention}.proj.weight"] = projection
+        for name in (f"{attention}.qkv.bias", f"{attention}.proj.bias"):
+            if name in state:
+                state[name] = torch.zeros_like(state[name])
+    return state
 
 
 BASELINE = Baseline("mimetic", initialise)

@@ -1,28 +1,15 @@
-"""Resizing all weights of a model as if they were sampled signals: along the layers, and along every axis of the width."""
+"""Resizing all weights of a model as if they were sampled signals, along the layers and every axis of the width."""
 
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 
 from ..spec import TargetSpec
 from ..vit import Family, axes
-from .base import shape_rules
+from .base import shape_rules, stack_layers, unstack_layers
 
 Resize = Callable[[Tensor, int, int], Tensor]
 """``resize(tensor, dim, length)``: that axis at another length; a constant stays the same constant."""
-
-
-def stack_layers(state: Mapping[str, Tensor], depth: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors of the blocks stacked over layers (L, ...), by name inside a block; and all other tensors."""
-    names = [name.removeprefix("blocks.0.") for name in state if name.startswith("blocks.0.")]
-    stacks = {name: torch.stack([state[f"blocks.{i}.{name}"] for i in range(depth)]) for name in names}
-    return stacks, {name: tensor for name, tensor in state.items() if not name.startswith("blocks.")}
-
-
-def unstack_layers(stacks: Mapping[str, Tensor], rest: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of :func:`stack_layers`."""
-    return dict(rest) | {f"blocks.{i}.{name}": layer for name, s in stacks.items() for i, layer in enumerate(s)}
 
 
 def resize_width(
@@ -40,7 +27,9 @@ def resize_width(
             continue
         dim, parts = lead + i, 3 if axis == "qkv" else 1
         old, new = (spec.length(axis, width) // parts for width in (family.size.embed_dim, target.embed_dim))
-        tensor = resize(tensor.unflatten(dim, (parts, old)), dim + 1, new).flatten(dim, dim + 1)
+        shape = tensor.shape
+        cut = tensor.reshape(*shape[:dim], parts, old, *shape[dim + 1 :])
+        tensor = resize(cut, dim + 1, new).reshape(*shape[:dim], parts * new, *shape[dim + 1 :])
         if i == 1 and len(own) == 2:
             tensor = tensor * (old / new)
     return tensor

@@ -19,7 +19,7 @@ from ..linear import TemplatedLinear
 from ..multisize import bind
 from ..spec import AXES, KINDS, Kind, TargetSpec, TemplateSpec
 from ..vit import BANK, PATHS, Family, linears, templated
-from .base import Baseline, Batches, check_reach, complete, dense, depth_only, seeded
+from .base import Baseline, Batches, check_reach, complete, dense, depth_only, seeded, stack_layers
 
 Rule = Callable[[int], Tensor]
 """``rule(L)``: the scalers of a model of depth L, (L, N) float32."""
@@ -30,19 +30,19 @@ KIND_OF: dict[str, Kind] = {f"{holder}.{name}.weight": kind for kind, (holder, n
 def full_size_spec(family: Family, count: int) -> TemplateSpec:
     """``count`` templates a kind, each as large as the ancestor's matrix: (3D, D), (D, D), (rD, D), (D, rD)."""
     shape = TemplateSpec.uniform(family.head_dim, 1, mlp_ratio=family.mlp_ratio)
-    rows, columns = ({k: shape.length(AXES[k][i], family.size.embed_dim) for k in KINDS} for i in (0, 1))
-    blocks = {k: (rows[k], columns[k]) for k in KINDS}
+    width = family.size.embed_dim
+    blocks = {k: (shape.length(AXES[k][0], width), shape.length(AXES[k][1], width)) for k in KINDS}
     return TemplateSpec(blocks, dict.fromkeys(KINDS, count), family.head_dim, family.mlp_ratio)
 
 
-def block_tensors(state: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """Name inside a block to the stack over layers, (L, ...)."""
-    names = [name.removeprefix("blocks.0.") for name in state if name.startswith("blocks.0.")]
-    return {name: torch.stack([state[f"blocks.{i}.{name}"] for i in range(depth)]) for name in names}
+def fit(scalers: Tensor, stack: Tensor) -> Tensor:
+    """Templates (N, ...) whose mixtures by ``scalers`` (L, N) are closest to ``stack`` (L, ...), least squares."""
+    solution = torch.linalg.lstsq(scalers, stack.flatten(1), driver="gelsd").solution
+    return solution.reshape(-1, *stack.shape[1:])
 
 
 class Stage1(nn.Module):
-    """``model(images)`` gives logits (B, K) of the auxiliary model, which has the ancestor's size; train it like any other.
+    """``model(images)`` gives logits (B, K) of the auxiliary model, of the ancestor's size; train it like any other.
 
     Templates start as timm starts a layer, norms and biases so that every layer has timm's; with ``ancestor`` (ours,
     the counterpart of the closed-form start of templates) all start at the mixture closest to the ancestor in least
@@ -61,10 +61,10 @@ class Stage1(nn.Module):
             layers = dense(family.create(TargetSpec(family.size.embed_dim, self.count)))
         if ancestor is not None:
             plain.load_state_dict(dense(ancestor))
-        inverse = torch.linalg.pinv(scalers)
-        fitted = {k: torch.tensordot(inverse, v, dims=1) for k, v in block_tensors(dense(plain), depth).items()}
+        stacks, _ = stack_layers(dense(plain), depth)
+        fitted = {name: fit(scalers, stack) for name, stack in stacks.items()}
         if ancestor is None:
-            drawn = block_tensors(layers, self.count)
+            drawn, _ = stack_layers(layers, self.count)
             fitted |= {name: drawn[name] for name in KIND_OF}
         self.auxiliary = templated(plain, TemplateBank(self.spec, {k: fitted[n] for n, k in KIND_OF.items()}))
         for i, _, holder, attribute in linears(self.auxiliary):

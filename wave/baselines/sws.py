@@ -16,8 +16,8 @@ RELEASED = (5, 16)
 def stages(depth: int, count: int) -> Tensor:
     """One-hot scalers (L, count): layer l belongs to stage ``floor((l + 1/2) * count / L)``.
 
-    Xia et al., Stage-wise Weight Sharing, IJCAI 2024. For 16 layers and 5 stages this is the released split 3, 3, 4, 3,
-    3; the formula for other depths is ours, and so is a target with fewer layers than stages, which skips stages evenly.
+    Xia et al., Stage-wise Weight Sharing, IJCAI 2024. For 16 layers and 5 stages this is the released split 3, 3, 4,
+    3, 3; the formula for other depths is ours, and so is a target with fewer layers than stages, which skips some.
     """
     stage = (2 * torch.arange(depth) + 1) * count // (2 * depth)
     return F.one_hot(stage, count).float()

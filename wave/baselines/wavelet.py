@@ -13,7 +13,7 @@ from .spectral import resize_state
 
 
 def haar(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Low and high band of the last axis, of even length n, each (..., n / 2): ``(a + b) / sqrt(2), (a - b) / sqrt(2)``."""
+    """Low and high band of the last axis: ``(a + b) / sqrt(2)`` and ``(a - b) / sqrt(2)``, (..., n) to (..., n / 2)."""
     even, odd = tensor[..., ::2], tensor[..., 1::2]
     return (even + odd) / math.sqrt(2), (even - odd) / math.sqrt(2)
 
@@ -51,10 +51,10 @@ def resize(tensor: Tensor, dim: int, length: int) -> Tensor:
 def initialise(
     ancestor: nn.Module, family: Family, target: TargetSpec, seed: int, batches: Batches | None = None
 ) -> dict[str, Tensor]:
-    """The 3-D discrete wavelet transform over layers, rows and columns: its low band, or its inverse with zero high bands.
+    """The 3-D wavelet transform over layers, rows and columns: its low band, or its inverse with zero high bands.
 
-    Shen et al., BoT, arXiv 2603.07506. No code is published, so these are ours: the Haar wavelet; as many levels as reach
-    the nearest power of two of each axis, linear interpolation for what is left (128 to 96); q, k and v as separate
+    Shen et al., BoT, arXiv 2603.07506. We found no code, so these are ours: the Haar wavelet; on each axis as many
+    levels as reach the nearest power of two, linear interpolation for what is left (128 to 96); q, k and v as separate
     signals; the scales of :func:`wave.baselines.spectral.resize_state`, which for the four matrices and factors of
     two are the orthonormal transform itself. The classifier is resized along what it reads and inherited when the
     classes are equal.

@@ -42,10 +42,10 @@ def initialise(
 
     Xu et al., Initializing Models with Larger Ones, ICLR 2024; the released rule goes by shapes alone, on every axis
     of every tensor whose name does not hold ``head``: the classifier is drawn anew. The release takes ``linspace(0,
-    t, s)`` where s does not divide t, whose last index lies outside; we end at t - 1. Images and patches of another size
-    are resized by timm's functions. Ours: ``classifier`` also selects the classifier's columns when the classes are
-    equal, which their setting never had; ``whole_heads`` selects among attention heads instead of among their channels,
-    on the rows of qkv and the columns of proj.
+    t, s)`` where s does not divide t, whose last index lies outside; we end at t - 1. Images and patches of another
+    size are resized by timm's functions. Ours: ``classifier`` also selects the classifier's columns when the classes
+    are equal, which their setting never had; ``whole_heads`` selects among attention heads instead of among their
+    channels, on the rows of qkv and the columns of proj.
     """
     check_reach("weight_selection", shrinking_only, family, target)
     full = family.resolve(target)
