@@ -12,6 +12,7 @@ from wave.errors import WaveError
 
 from . import forecast, registry
 from .convert import convert
+from .evaluate import evaluate as run_evaluation
 from .report import report as make_report
 from .results import show_models
 from .run import run as run_experiment
@@ -82,6 +83,13 @@ def distil(file: str, overrides: tuple[str, ...]) -> int:
 def initialise(file: str, overrides: tuple[str, ...]) -> int:
     """Stage 2: initialise and register every size of experiment FILE; what is missing before it is done first."""
     return run_experiment(file, overrides)
+
+
+@main.command()
+@_with(FILE, SET)
+def evaluate(file: str, overrides: tuple[str, ...]) -> int:
+    """Compare methods by FILE's [evaluate]: every method, size and seed under one budget, resumable."""
+    return run_evaluation(file, overrides)
 
 
 @main.command()

@@ -14,7 +14,7 @@ from wave.resample import Depth, Symmetry, WidthScale
 from wave.spec import TargetSpec
 
 from .config_text import SettingError, apply_overrides, matches, one_line, read_toml, redacted, to_toml
-from .sections import Ancestor, Count, Data, Distil, Grid, PathText, Section, Size, TargetSize, Templates
+from .sections import Ancestor, Count, Data, Distil, Evaluate, Grid, PathText, Section, Size, TargetSize, Templates
 
 __all__ = [
     "Ancestor",
@@ -152,6 +152,7 @@ class Experiment(Section):
     distil: Distil
     initialise: Initialise
     targets: Targets
+    evaluate: Evaluate = Evaluate()
     mlflow: Mlflow = Mlflow()
     cluster: Cluster = Cluster()
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def _table(*names: str) -> tuple[Console, Table]:
     console = Console(width=None if Console().is_terminal else 130, highlight=False)
     table = Table(box=box.HEAVY_HEAD if console.is_terminal else None)
     for name in names:
-        table.add_column(name, justify="left" if name in ("size", "stage", "model", "registry alias") else "right")
+        table.add_column(name, justify="left" if name in ("size", "stage", "method", "model", "registry alias") else "right")
     return console, table
 
 
@@ -85,4 +86,19 @@ def show_plan(sizes: Sequence[tuple[str, int, int, int]], stages: Sequence[tuple
     for name, images, work, minutes in stages:
         table.add_row(name, _short(images), _short(work), f"{minutes:.1f}")
     table.add_row("all", "", "", f"{sum(stage[3] for stage in stages):.1f}")
+    console.print(table)
+
+
+def show_cells(rows: Sequence[Mapping[str, Any]], reach: Mapping[str, Sequence[str | None]], sizes: Sequence[Any]) -> None:
+    """A comparison: a line a method and step, a column a size; mean accuracy, and the spread over seeds as +-."""
+    console, table = _table("method", "steps", *(size.name for size in sizes))
+    for method, reasons in reach.items():
+        mine = [row for row in rows if row["method"] == method]
+        for steps in sorted({row["steps"] for row in mine}):
+            cells = []
+            for size, why in zip(sizes, reasons, strict=True):
+                here = [r["accuracy"] for r in mine if (r["embed_dim"], r["depth"], r["steps"]) == (size.embed_dim, size.depth, steps)]
+                spread = f" +-{statistics.stdev(here):.1%}" if len(here) > 1 else ""
+                cells.append(f"{statistics.mean(here):.1%}{spread}" if here else why or "-")
+            table.add_row(method, str(steps), *cells)
     console.print(table)

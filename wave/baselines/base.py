@@ -1,6 +1,6 @@
 """Baseline: what every rival method offers, and the few helpers that all of them share."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -79,11 +79,14 @@ class Baseline:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Generator[None]:
     """torch's random numbers on the CPU start from ``seed`` inside, and go on outside as if nothing had happened."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
         yield
+    finally:
+        torch.set_rng_state(before)
 
 
 def dense(model: nn.Module) -> dict[str, Tensor]:

@@ -46,10 +46,10 @@ def grow_last(tensor: Tensor, a: Tensor | None) -> Tensor:
 class Growth(nn.Module):
     """``model(images)`` gives the logits (B, K) of the grown model; its parameters are the coefficients alone.
 
-    ``W'[l] = B_out (sum_j c[l, j] W[j]) B_in^T`` (Wang et al., Learning to Grow, ICLR 2023, tied as in the released code): ``c`` for
-    every tensor of a layer by itself, q, k and v too; ``B_embed`` is one for the whole residual stream, and layer l has
-    B for q, k, v and the MLP's hidden axis, where v's also grows what proj reads, and the MLP's what fc2 reads. Starts
-    as the released commands have it: depth stacked with noise, ``c[l, j] ~ 1 at j = l mod L, else U(0, 0.03)``,
+    ``W'[l] = B_out (sum_j c[l, j] W[j]) B_in^T`` (Wang et al., Learning to Grow, ICLR 2023), tied as in the released
+    code: ``c`` is for every tensor of a layer by itself, q, k and v too; ``B_embed`` is one for the whole residual
+    stream, and layer l has B for q, k, v and the MLP's hidden axis; v's also grows what proj reads, and the MLP's what
+    fc2 reads. Starts as the released commands have it: depth stacked with noise, ``c[l, j] ~ 1 at j = l mod L, else U(0, 0.03)``,
     normalised; rows of ``A`` uniform and normalised. q and k need no common growth, as released.
     """
 
@@ -61,20 +61,18 @@ class Growth(nn.Module):
         self.__dict__["source"] = source
         self.__dict__["skeleton"] = family.create(full, device="meta")
         names = [n.removeprefix("blocks.0.") for n in source if n.startswith("blocks.0.")]
-        sizes = {
-            k: [spec.length(a, s.embed_dim) for s in (old, full)] for k, a in (("embed", "embed"), ("ffn", "hidden"))
-        }
+        widths = old.embed_dim, full.embed_dim
+        embed, ffn = (widths, (spec.length("hidden", widths[0]), spec.length("hidden", widths[1])))
         with seeded(seed):
             self.mixing = nn.ModuleList(
                 nn.ParameterDict({n.replace(".", "/"): _depth_start(i, old.depth, _parts(n)) for n in names})
                 for i in range(full.depth)
             )
-            keys = {"q": "embed", "k": "embed", "v": "embed", "ffn": "ffn"} if self.widen else {}
+            keys = {"q": embed, "k": embed, "v": embed, "ffn": ffn} if self.widen else {}
             self.widths = nn.ModuleList(
-                nn.ParameterDict({key: _width_start(*sizes[like]) for key, like in keys.items()})
-                for _ in range(full.depth)
+                nn.ParameterDict({key: _width_start(*size) for key, size in keys.items()}) for _ in range(full.depth)
             )
-            self.embed = nn.Parameter(_width_start(*sizes["embed"])) if self.widen else None
+            self.embed = nn.Parameter(_width_start(*embed)) if self.widen else None
         self.stacks = {n: [source[f"blocks.{j}.{n}"] for j in range(old.depth)] for n in names}
 
     def _width(self, layer: int, key: str) -> Tensor | None:

@@ -16,9 +16,9 @@ VALUE_PROJ = (0.4, 0.4)
 
 def split(target: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """``A`` (D, D) as ``left @ right.T``, best of that rank: U sqrt(S) and V sqrt(S), each (D, rank)."""
-    u, s, vh = torch.linalg.svd(target)
+    u, s, v = torch.svd(target)
     root = s[:rank].sqrt()
-    return u[:, :rank] * root, vh[:rank].T * root
+    return u[:, :rank] * root, v[:, :rank] * root
 
 
 def noisy_identity(width: int, alpha: float, beta: float, generator: torch.Generator) -> Tensor:
@@ -34,7 +34,7 @@ def initialise(
     In the row convention ``x W``, and with timm's layers storing the transposes (Trockman and Kolter, ICML 2023):
     ``W_q W_k^T ~ alpha Z + beta I`` for every head by itself, cut to rank head_dim, and ``W_v W_proj ~ alpha Z - beta
     I`` for all heads together, at full rank; an SVD splits each product evenly. Biases zero. Everything else is timm's
-    start, the position embedding too: the methods drawn at random then differ in the rule for their weights alone (ours).
+    start, the position embedding too, so that methods drawn at random differ in the rule for their weights alone (ours).
     """
     full = family.resolve(target)
     width, heads = full.embed_dim, full.embed_dim // family.head_dim

@@ -31,14 +31,15 @@ def full_size_spec(family: Family, count: int) -> TemplateSpec:
     """``count`` templates a kind, each as large as the ancestor's matrix: (3D, D), (D, D), (rD, D), (D, rD)."""
     shape = TemplateSpec.uniform(family.head_dim, 1, mlp_ratio=family.mlp_ratio)
     width = family.size.embed_dim
-    blocks = {k: (shape.length(AXES[k][0], width), shape.length(AXES[k][1], width)) for k in KINDS}
+    blocks: dict[Kind, tuple[int, int]] = {
+        k: (shape.length(AXES[k][0], width), shape.length(AXES[k][1], width)) for k in KINDS
+    }
     return TemplateSpec(blocks, dict.fromkeys(KINDS, count), family.head_dim, family.mlp_ratio)
 
 
 def fit(scalers: Tensor, stack: Tensor) -> Tensor:
     """Templates (N, ...) whose mixtures by ``scalers`` (L, N) are closest to ``stack`` (L, ...), least squares."""
-    solution = torch.linalg.lstsq(scalers, stack.flatten(1), driver="gelsd").solution
-    return solution.reshape(-1, *stack.shape[1:])
+    return (torch.pinverse(scalers) @ stack.flatten(1)).reshape(-1, *stack.shape[1:])
 
 
 class Stage1(nn.Module):
