@@ -1,70 +1,87 @@
 """The trained model that templates come from: timm, a directory, a checkpoint file, the registry, or trained here."""
 
-import json
 import os
-import pickle
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import mlflow
-import timm
 import torch
 from mlflow.exceptions import MlflowException
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
 from wave.errors import WaveError
 from wave.measure import accuracy, num_parameters
 from wave.storage import save_model
 from wave.teacher import Teacher
-from wave.vit import Family, check_supported
 
 from .config import Experiment
 from .data import Dataset
 from .loader import evaluation_batches
+from .reading import create, first_line, load, load_checkpoint, pretrained
 from .session import say
 from .store import existing_store
 from .training import Work, fit
-from .workspace import Workspace, key_of
+from .workspace import Workspace, absolute, key_of
 
 
-def obtain(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> dict[str, Any]:
+class Source(NamedTuple):
+    """A model and the statistics of its input, a number a channel, images in 0..1."""
+
+    model: VisionTransformer
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def key(experiment: Experiment, dataset: Dataset) -> str:
+    """What the ancestor depends on."""
+    settings = experiment.ancestor
+    return key_of(
+        "ancestor", settings.model_dump(mode="json"), experiment.seed, dataset.digest, _stamp(settings.source)
+    )
+
+
+def foresee(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Source:
+    """The ancestor that a run would use, before anything is written or started: the one in the workspace if it is
+    there, else as its source gives it; without weights (on torch's meta device) if it is to be trained here.
+
+    Raises :class:`WaveError` when it cannot be read or is not a supported ViT.
+    """
+    if workspace.record(workspace.ancestor, key(experiment, dataset)) is not None:
+        return Source(*load(workspace.ancestor))
+    if experiment.ancestor.source == "train":
+        return Source(_named(experiment, dataset, "meta"), dataset.mean, dataset.std)
+    return _read(experiment, dataset)
+
+
+def obtain(
+    experiment: Experiment, dataset: Dataset, workspace: Workspace, source: Source | None = None
+) -> dict[str, Any]:
     """Put the ancestor into ``workspace.ancestor`` as a timm directory, unless it is there, and return its record.
 
-    The record holds accuracy on the test split, parameters, seconds and a key. Raises :class:`WaveError` when the
-    source cannot be read, is not a supported ViT, or does not have the data set's classes.
+    ``source`` is what :func:`foresee` gave, if it was asked. The record holds accuracy on the test split, parameters and a key.
     """
-    settings = experiment.ancestor
-    key = key_of("ancestor", settings.model_dump(mode="json"), experiment.seed, dataset.digest, _stamp(settings.source))
-    done = workspace.record(workspace.ancestor, key)
+    settings, own = experiment.ancestor, key(experiment, dataset)
+    done = workspace.record(workspace.ancestor, own)
     if done is not None:
         say(f"ancestor: already there, accuracy {done['accuracy']:.3f}")
         return done
     if settings.source == "train":
-        name = f"ancestor-{key}"
+        name = f"ancestor-{own}"
         say(f"ancestor: training {settings.architecture} on {dataset.num_rows('train')} images")
         fit(experiment, dataset.path, workspace, name, _build)
         shutil.rmtree(workspace.ray / name, ignore_errors=True)
     else:
         say(f"ancestor: reading {settings.source}")
-        model = _read(experiment, dataset)
-        config = cast(dict[str, Any], model.pretrained_cfg)
-        mean, std = (settings.mean or config["mean"], settings.std or config["std"])
-        save_model(model, workspace.ancestor, mean, std)
+        source = source or foresee(experiment, dataset, workspace)
+        save_model(source.model, workspace.ancestor, source.mean, source.std)
     model, mean, std = load(workspace.ancestor)
-    if model.num_classes != len(dataset.classes):
-        raise WaveError(
-            f"the ancestor has {model.num_classes} classes, {dataset.path} has {len(dataset.classes)}; "
-            "templates are distilled on data with the ancestor's classes"
-        )
     test = evaluation_batches(dataset, experiment.data, 256)
     from_data = (tuple(mean), tuple(std)) == (dataset.mean, dataset.std)
     reached = accuracy(model if from_data else teacher_of(workspace, dataset), test())
     say(f"ancestor: {num_parameters(model)} parameters, accuracy {reached:.3f}")
-    return workspace.finish(workspace.ancestor, key, {"accuracy": reached, "parameters": num_parameters(model)})
+    return workspace.finish(workspace.ancestor, own, {"accuracy": reached, "parameters": num_parameters(model)})
 
 
 def teacher_of(workspace: Workspace, dataset: Dataset) -> Teacher:
@@ -73,118 +90,53 @@ def teacher_of(workspace: Workspace, dataset: Dataset) -> Teacher:
     return Teacher(model, dataset.mean, dataset.std, mean, std)
 
 
-def load(directory: Path) -> tuple[VisionTransformer, tuple[float, ...], tuple[float, ...]]:
-    """A timm directory's model, mean and std; safetensors only. Raises :class:`WaveError` naming the file."""
-    path = Path(directory) / "config.json"
-    try:
-        config = json.loads(path.read_text())
-        name, args, preprocessing = config["architecture"], config.get("model_args", {}), config["pretrained_cfg"]
-        mean, std = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
-    except OSError as error:
-        raise WaveError(f"{path}: {error.strerror}; a timm directory holds config.json and model.safetensors") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise WaveError(f"{path}: not a timm configuration ({error})") from None
-    model = _create(name, {**args, "num_classes": config.get("num_classes", 1000)}, str(path))
-    load_checkpoint(model, Path(directory) / "model.safetensors")
-    return model, mean, std
-
-
-def load_checkpoint(model: torch.nn.Module, path: Path) -> None:
-    """Fill ``model`` from safetensors, or from a torch file read with ``weights_only``; never executes code.
-
-    Raises :class:`WaveError` when the file is missing, is neither, or its tensors do not fit the model.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise WaveError(f"{path}: no such file") from None
-    except pickle.UnpicklingError as error:
-        raise WaveError(f"{path}: refused, it holds more than tensors ({_first_line(error)}); use safetensors") from None
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        raise WaveError(f"{path}: not a checkpoint this program reads ({_first_line(error)}); use safetensors") from None
-    for wrapper in ("state_dict", "model", "model_state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise WaveError(f"{path}: holds no state dict of tensors")
-    wanted = model.state_dict()
-    for name in wanted:
-        if name not in state:
-            raise WaveError(f"{path}: tensor {name} is missing; set ancestor.model_args to the checkpoint's model")
-        if state[name].shape != wanted[name].shape:
-            raise WaveError(
-                f"{path}: tensor {name} has shape {tuple(state[name].shape)}, the model's is {tuple(wanted[name].shape)}; "
-                "set ancestor.model_args to the checkpoint's model"
-            )
-    model.load_state_dict({name: state[name].float() for name in wanted})
-
-
-def _read(experiment: Experiment, dataset: Dataset) -> VisionTransformer:
+def _read(experiment: Experiment, dataset: Dataset) -> Source:
+    """``ancestor.mean`` and ``std`` come first, then what the source says; a model of another number of channels than
+    timm's statistics of its architecture is taken to read the data's."""
     settings = experiment.ancestor
     kind, _, rest = settings.source.partition(":")
     if kind == "local-dir":
-        model = load(Path(rest).expanduser())[0]
+        found = load(absolute(rest, "ancestor.source"))
     elif kind == "models":
-        model = _from_registry(experiment, settings.source)
-    elif kind == "checkpoint":
-        model = _create(cast(str, settings.architecture), _arguments(experiment, dataset), "ancestor")
-        load_checkpoint(model, Path(rest).expanduser())
+        found = _from_registry(experiment, settings.source)
     else:
-        try:
-            model = timm.create_model(rest, pretrained=True, **settings.model_args)
-        except (RuntimeError, ValueError, OSError) as error:
-            raise WaveError(f"ancestor.source=timm:{rest}: {_first_line(error)}; is the model hub reachable?") from None
-    return check_supported(model)
+        if kind == "checkpoint":
+            model = _named(experiment, dataset)
+            load_checkpoint(model, absolute(rest, "ancestor.source"))
+        else:
+            model = pretrained(rest, dict(settings.model_args), f"ancestor.source={settings.source}")
+        config = cast(dict[str, Any], model.pretrained_cfg)
+        same = len(config["mean"]) == model.patch_embed.proj.in_channels
+        found = (model, *((config["mean"], config["std"]) if same else (dataset.mean, dataset.std)))
+    return Source(found[0], settings.mean or tuple(found[1]), settings.std or tuple(found[2]))
 
 
-def _from_registry(experiment: Experiment, uri: str) -> VisionTransformer:
+def _from_registry(experiment: Experiment, uri: str) -> Source:
     store = existing_store(experiment.mlflow.tracking_uri, Path.cwd())
     store.client()
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
         except MlflowException as error:
-            raise WaveError(f"ancestor.source={uri}: {_first_line(error)}; see: python -m pipelines models list") from None
-        return load(Path(path))[0]
+            raise WaveError(
+                f"ancestor.source={uri}: {first_line(error)}; see: python -m pipelines models list"
+            ) from None
+        return Source(*load(Path(path)))
 
 
-def _arguments(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
+def _named(experiment: Experiment, dataset: Dataset, device: str | None = None) -> VisionTransformer:
+    """A model of ``ancestor.architecture`` that reads the data, unless ``ancestor.model_args`` says otherwise."""
     channels, size, _ = dataset.shape
     own = {"img_size": size, "in_chans": channels, "num_classes": len(dataset.classes)}
-    return {**own, **experiment.ancestor.model_args}
-
-
-def _create(architecture: str, arguments: dict[str, Any], where: str) -> VisionTransformer:
-    if not timm.is_model(architecture):
-        near = timm.list_models(f"*{architecture[:6]}*")[:1] or ["vit_tiny_patch16_224"]
-        raise WaveError(f"{where}: timm has no architecture {architecture!r}; nearest: {near[0]}")
-    try:
-        model = timm.create_model(architecture, pretrained=False, **arguments)
-    except (TypeError, RuntimeError, ValueError, AssertionError, ZeroDivisionError) as error:
-        raise WaveError(f"{where}: timm cannot make {architecture} with {arguments}: {_first_line(error)}") from None
-    return check_supported(model)
-
-
-def present_or_read(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> VisionTransformer:
-    """The ancestor that a run would use, without writing anything: from the workspace if it is there."""
-    if (workspace.ancestor / "config.json").is_file():
-        return load(workspace.ancestor)[0]
-    return _read(experiment, dataset)
-
-
-def plan_family(experiment: Experiment, dataset: Dataset) -> Family:
-    """The family of an ancestor that is to be trained here, before it is."""
-    return Family.of(_create(cast(str, experiment.ancestor.architecture), _arguments(experiment, dataset), "ancestor"))
+    name = cast(str, experiment.ancestor.architecture)
+    return create(name, {**own, **experiment.ancestor.model_args}, "ancestor", device)
 
 
 def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Work:
     recipe = experiment.ancestor.recipe
     assert recipe is not None
     torch.manual_seed(experiment.seed)
-    model = _create(cast(str, experiment.ancestor.architecture), _arguments(experiment, dataset), "ancestor")
+    model = _named(experiment, dataset)
 
     def keep(trained: torch.nn.Module, _: dict[str, Any]) -> None:
         save_model(trained, workspace.ancestor, dataset.mean, dataset.std, dataset.classes)
@@ -195,11 +147,9 @@ def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wo
 def _stamp(source: str) -> object:
     """What tells two states of a local source apart."""
     kind, _, rest = source.partition(":")
-    path = Path(rest).expanduser()
+    if kind not in ("local-dir", "checkpoint"):
+        return 0
+    path = absolute(rest, "ancestor.source")
     if kind == "local-dir":
         path = path / "model.safetensors"
-    return [path.stat().st_size, path.stat().st_mtime_ns] if kind in ("local-dir", "checkpoint") and os.path.isfile(path) else 0
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return [path.stat().st_size, path.stat().st_mtime_ns] if os.path.isfile(path) else 0

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from click.decorators import FC
@@ -32,15 +32,26 @@ class _Commands(click.Group):
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except WaveError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(2)
+            _fail(str(error))
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "python -m pipelines"
+            _fail(f"{error.format_message().rstrip('.')}; see: {command} --help")
         except click.ClickException as error:
-            error.show()
-            sys.exit(2)
+            _fail(error.format_message())
+        except OSError as error:  # a full disk, a folder removed meanwhile
+            if error.filename is None:
+                raise
+            _fail(f"{error.filename}: {error.strerror}")
         except (click.Abort, KeyboardInterrupt):
             click.echo("interrupted; the same command again continues", err=True)
             sys.exit(130)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(text: str) -> NoReturn:
+    """One line whatever is in it (a file name may hold a line break), and exit code 2."""
+    click.echo(f"error: {' '.join(text.split())}", err=True)
+    sys.exit(2)
 
 
 def _with(*options: Callable[[FC], FC]) -> Callable[[FC], FC]:

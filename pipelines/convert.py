@@ -21,6 +21,7 @@ from .idx import FASHION_CLASSES, read_fashion_mnist
 from .imagefolder import ImageFolder
 from .sections import Data
 from .shards import Metadata
+from .workspace import absolute
 
 Kind = Literal["digits", "fashion-mnist", "imagefolder"]
 Progress = Callable[[str], None]
@@ -76,7 +77,7 @@ def convert(
 
 def prepared(data: Data, progress: Progress = lambda line: None) -> Dataset:
     """The data set of a configuration, made first if it is missing and ``data.convert`` says how."""
-    path = Path(data.path).expanduser().absolute()  # workers run in another folder
+    path = absolute(data.path, "data.path")  # workers run in another folder
     if data.convert is not None and (not path.exists() or (path.is_dir() and not any(path.iterdir()))):
         return convert(data.convert, data.source, path, image_size=data.image_size, progress=progress)
     dataset = open_dataset(path)

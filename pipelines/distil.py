@@ -31,20 +31,26 @@ def resampling(experiment: Experiment) -> Resampling:
     return Resampling(**rule, **({} if strength is None else {"strength": strength}), seed=experiment.seed)
 
 
+def key(experiment: Experiment, origin: dict[str, Any]) -> str:
+    """What the templates depend on; ``origin`` is the ancestor's record."""
+    exclude = {"workers", "resources_per_worker", "use_gpu", "max_failures"}
+    settings = experiment.distil.model_dump(mode="json", exclude=exclude)
+    shapes = experiment.templates.model_dump(mode="json")
+    return key_of("templates", origin["key"], shapes, settings, resampling(experiment), experiment.seed)
+
+
 def distil(experiment: Experiment, dataset: Dataset, workspace: Workspace, origin: dict[str, Any]) -> dict[str, Any]:
     """Put the templates' artifact into ``workspace.templates``, unless it is there, and return its record.
 
     ``origin`` is the ancestor's record. The record holds the artifact's digest, the auxiliary model's accuracy, and the
     share of the ancestor's parameters that the templates hold. Raises :class:`WaveError`.
     """
-    settings = experiment.distil.model_dump(mode="json", exclude={"workers", "resources_per_worker", "use_gpu", "max_failures"})
-    rule = resampling(experiment)
-    key = key_of("templates", origin["key"], experiment.templates.model_dump(mode="json"), settings, rule, experiment.seed)
-    done = workspace.record(workspace.templates, key)
+    own = key(experiment, origin)
+    done = workspace.record(workspace.templates, own)
     if done is not None:
         say(f"stage 1: templates already there, auxiliary accuracy {done['accuracy']:.3f}")
         return done
-    name = f"templates-{key}"
+    name = f"templates-{own}"
     say(f"stage 1: distilling templates on {dataset.num_rows('train')} images")
     fit(experiment, dataset.path, workspace, name, _build)
     shutil.rmtree(workspace.ray / name, ignore_errors=True)
@@ -57,7 +63,7 @@ def distil(experiment: Experiment, dataset: Dataset, workspace: Workspace, origi
         f"auxiliary accuracy {reached:.3f}, ancestor {origin['accuracy']:.3f}"
     )
     record = {"accuracy": reached, "share": share, "digest": templates.digest, "parameters": templates.spec.num_parameters()}
-    return workspace.finish(workspace.templates, key, record)
+    return workspace.finish(workspace.templates, own, record)
 
 
 def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Work:

@@ -47,7 +47,8 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
         origin = ancestor.obtain(experiment, dataset, workspace)
         stage1 = distil.distil(experiment, dataset, workspace, origin)
         source = Templates.load(workspace.templates).family.size
-        book = Book(Path(rules.results) if rules.results else workspace.root / "evaluation.jsonl", experiment, origin, stage1)
+        kept = rules.results if rules.results and rules.budget == "full" else workspace.root / f"evaluation-{rules.budget}.jsonl"
+        book = Book(Path(kept), experiment, origin, stage1)
         arrays = _arrays(experiment, dataset)
         _rivals(experiment, workspace, dataset, arrays, [m for m in rules.methods if m != OURS and BASELINES[m].stage1], book)
         sizes = [TargetSpec(size.embed_dim, size.depth) for size in rules.sizes]

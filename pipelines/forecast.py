@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F
@@ -12,13 +11,13 @@ from wave.measure import macs, num_parameters
 from wave.spec import TargetSpec
 from wave.vit import Family
 
-from . import ancestor
-from .config import Experiment, load
+from . import preflight
+from .config import load
 from .convert import prepared
 from .loader import training_batches
 from .results import show_plan
 from .session import say
-from .workspace import Workspace
+from .workspace import Workspace, absolute
 
 BACKWARD = 3  # a training step costs about three forward passes
 
@@ -31,13 +30,9 @@ def plan(file: str, overrides: Sequence[str]) -> int:
     """
     experiment = load(file, overrides)
     dataset = prepared(experiment.data, say)
-    workspace = Workspace(Path(experiment.output).expanduser().absolute())
-    if experiment.ancestor.source == "train":
-        family = ancestor.plan_family(experiment, dataset)
-    else:
-        family = Family.of(ancestor.present_or_read(experiment, dataset, workspace))
+    workspace = Workspace(absolute(experiment.output, "output"))
+    family = Family.of(preflight.check(experiment, dataset, workspace).model)
     spec = experiment.templates.spec(family.head_dim, family.mlp_ratio)
-    spec.check(family.size.embed_dim)
     cost = {family.size: count_macs(family, family.size)}
     rows: list[tuple[str, int, int, int]] = []
     for target in experiment.target_specs():

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wave.errors import WaveError
+from wave.vit import Family
 
-from . import ancestor, distil, results
+from . import ancestor, distil, preflight, results
 from .config import Experiment, load
 from .convert import prepared
 from .data import Dataset
@@ -35,9 +36,11 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
         dataset = data_of(experiment)
         if until == "data":
             return 0
+        source = preflight.check(experiment, dataset, workspace)
+        preflight.check_machine(experiment, Family.of(source.model))
         store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
         with session(experiment.cluster):
-            origin = ancestor.obtain(experiment, dataset, workspace)
+            origin = ancestor.obtain(experiment, dataset, workspace, source)
             if until == "ancestor":
                 return 0
             stage1 = distil.distil(experiment, dataset, workspace, origin)

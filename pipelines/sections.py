@@ -142,7 +142,7 @@ class Ancestor(Section):
                 )
         elif self.architecture:
             raise SettingError("architecture", f"has no effect with {given}, which names it; leave it out")
-        if self.model_args and kind == "models":
+        if self.model_args and kind in ("models", "local-dir"):
             raise SettingError("model_args", f"has no effect with {given}, which holds them; leave it out")
         if kind == "train" and self.recipe is None:
             raise SettingError("recipe", f"is missing; {given} needs [ancestor.recipe], for example epochs = 10")
@@ -150,6 +150,12 @@ class Ancestor(Section):
             raise SettingError("recipe", f"has no effect with {given}; leave it out")
         if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
             raise SettingError("mean", "and std belong together: give both, one number a channel, or neither")
+        if self.mean is not None and kind == "train":
+            raise SettingError("mean", f"has no effect with {given}, which reads the data's own; leave it out")
+        for key, most in (("embed_dim", 16384), ("depth", 1024)):
+            value = self.model_args.get(key)
+            if isinstance(value, int) and not 1 <= value <= most:
+                raise SettingError(f"model_args.{key}", f"={value} should be from 1 to {most}")
         if any(s <= 0 for s in self.std or ()):
             raise SettingError("std", f"={list(self.std or ())} should be greater than 0")
         return self

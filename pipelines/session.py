@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,17 +69,33 @@ def session(cluster: Cluster) -> Iterator[None]:
         options["address"] = cluster.address
     elif not joining:
         options |= {"address": "local", "include_dashboard": False, "num_cpus": cluster.num_cpus}
+    where = cluster.address or os.environ.get("RAY_ADDRESS", "")
+    _probe(where)
     try:
         ray.init(**options)
-    except (ConnectionError, RayError, TimeoutError, ValueError) as error:
-        where = cluster.address or os.environ.get("RAY_ADDRESS") or "this machine"
-        raise WaveError(f"cluster.address: no Ray session on {where}: {str(error).splitlines()[0]}") from None
+    except (ConnectionError, RayError, TimeoutError, ValueError, RuntimeError) as error:
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WaveError(f"cluster.address: no Ray session on {where or 'this machine'}: {text}") from None
     signal.signal(signal.SIGTERM, _interrupt)  # after Ray has set its own: what is done is kept, as after Ctrl-C
     try:
         with _printing():
             yield
     finally:
         ray.shutdown()
+
+
+def _probe(address: str, seconds: float = 8.0) -> None:
+    """Fail in seconds where Ray would try for two minutes and then end the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal() or not host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise WaveError(
+            f"cluster.address: no Ray session on {address}: {why}; start Ray there, or leave it out to use this machine"
+        ) from None
 
 
 def _interrupt(*_: object) -> None:

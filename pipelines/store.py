@@ -143,6 +143,11 @@ def _probe_server(uri: str) -> None:
         raise WaveError(
             f"no MLflow server answers at {shown(uri)} ({type(error).__name__}); start it or see mlflow.tracking_uri"
         ) from error
+    if answer.status_code == 404 or answer.status_code >= 500:
+        raise WaveError(
+            f"what answers at {shown(uri)} is no MLflow server at work (status {answer.status_code} for /health); "
+            "see mlflow.tracking_uri"
+        )
     if answer.status_code == 403 and "Host" in answer.text:
         raise WaveError(
             f"the MLflow server at {shown(uri)} refuses this host name; start it with --allowed-hosts naming it"

@@ -18,6 +18,14 @@ def key_of(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def absolute(path: str, key: str) -> Path:
+    """The path from the folder where the command runs, ``~`` resolved; ``key`` is the setting that it comes from."""
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:  # ~ of a user that this machine does not have
+        raise WaveError(f"{key}={path!r}: {str(error).rstrip('.').lower()}; write the path out") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +44,7 @@ class Workspace:
     @classmethod
     def open(cls, output: str) -> "Workspace":
         """The absolute folder, made if need be; raises :class:`WaveError` when it cannot be written."""
-        root = Path(output).expanduser().absolute()
+        root = absolute(output, "output")
         try:
             root.mkdir(parents=True, exist_ok=True)
             probe = root / f".probe-{os.getpid()}"
@@ -44,6 +52,9 @@ class Workspace:
             probe.unlink()
         except OSError as error:
             raise WaveError(f"output={output!r} cannot be written ({error.strerror}); choose another folder") from None
+        for name in ("ancestor", "templates", "models", "checkpoints", "ray"):
+            if (root / name).exists() and not (root / name).is_dir():
+                raise WaveError(f"{root / name} is a file where a run keeps a folder; remove it, or set another output")
         return cls(root)
 
     @property
@@ -72,7 +83,7 @@ class Workspace:
             data = json.loads(self._record_path(folder).read_text())
         except (OSError, ValueError):
             return None
-        whole = isinstance(data, dict) and data.get("key") == key and all((folder / f).is_file() for f in data["files"])
+        whole = isinstance(data, dict) and data.get("key") == key and all((folder / f).is_file() for f in data.get("files", ()))
         return cast(dict[str, Any], data) if whole else None
 
     def finish(self, folder: Path, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +100,11 @@ class Workspace:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """One writer at a time; raises :class:`WaveError` while another process runs in this folder."""
-        with (self.root / ".lock").open("a+") as file:
+        try:
+            opened = (self.root / ".lock").open("a+")
+        except OSError as error:
+            raise WaveError(f"{self.root / '.lock'} cannot be written ({error.strerror}); set another output") from None
+        with opened as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

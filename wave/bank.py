@@ -30,7 +30,7 @@ class TemplateBank(nn.Module):
             if tensors is None:
                 value = torch.randn(shape, generator=generator) * factor_std(spec.counts[kind])
             else:
-                value = tensors[kind].detach().to(torch.float32).clone()
+                value = tensors[kind].detach().to(torch.float32).clone(memory_format=torch.contiguous_format)
                 if value.shape != shape:
                     found = tuple(value.shape)
                     raise WaveError(f"templates of {kind} have shape {found}; the specification says {shape}")

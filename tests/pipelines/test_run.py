@@ -15,6 +15,8 @@ from wave.initialise import initialise
 from wave.spec import TargetSpec
 from wave.storage import Templates
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 SIZES = ["d032-l02", "d048-l02", "d032-l03", "d048-l03"]
 BROKEN = "d048-l03"
 

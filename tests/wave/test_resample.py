@@ -252,7 +252,7 @@ def difference_of_copies(symmetry: str) -> float:
     grown = resized(model, family, TargetSpec(32, 2), exact(symmetry=symmetry))
     optimizer = torch.optim.AdamW(grown.parameters(), lr=3e-3)
     x, y = images(batch=8), torch.arange(8) % 5
-    for _ in range(8):
+    for _ in range(20):
         optimizer.zero_grad()
         F.cross_entropy(grown(x), y).backward()
         optimizer.step()
@@ -323,6 +323,6 @@ def test_a_width_that_the_map_cannot_reach_is_named():
 
 def test_condense_of_an_ancestor_then_growth_keeps_what_was_condensed():
     plain = tiny()
-    model = condense(plain, spec_of(plain, count=16)).eval()
+    model = condense(plain, spec_of(plain, count=8)).eval()
     other = resized(model, Family.of(plain), TargetSpec(32, 4), exact(symmetry="split"))
     torch.testing.assert_close(other(images()), model(images()), atol=1e-5, rtol=1e-5)

@@ -85,8 +85,8 @@ def initialise(
     Shen et al., FRONT, arXiv 2603.07523, with the defaults of the released script (``keep_ratio`` 1, ``zero`` padding,
     no area ratio): :func:`released_state`. The classifier is resized along what it reads and inherited when the classes
     are equal. Where we differ: when the depth grows the release gives all new layers one and the same tensor (they
-    share a list that each overwrites); here each has its own, as its equation says. Images and patches of another size are
-    resized by timm's functions.
+    share a list that each overwrites); here each has its own, as its equation says. Images and patches of another size
+    are resized by timm's functions.
     """
     full = family.resolve(target)
     return complete(released_state(dense(ancestor), family, full), family, full, seed)

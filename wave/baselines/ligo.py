@@ -49,8 +49,8 @@ class Growth(nn.Module):
     ``W'[l] = B_out (sum_j c[l, j] W[j]) B_in^T`` (Wang et al., Learning to Grow, ICLR 2023), tied as in the released
     code: ``c`` is for every tensor of a layer by itself, q, k and v too; ``B_embed`` is one for the whole residual
     stream, and layer l has B for q, k, v and the MLP's hidden axis; v's also grows what proj reads, and the MLP's what
-    fc2 reads. Starts as the released commands have it: depth stacked with noise, ``c[l, j] ~ 1 at j = l mod L, else U(0, 0.03)``,
-    normalised; rows of ``A`` uniform and normalised. q and k need no common growth, as released.
+    fc2 reads. Starts as the released commands have it: ``c[l, j]`` is 1 at j = l mod L and U(0, 0.03) elsewhere; rows
+    of ``A`` are U(0, 1); the rows of both are divided by their sums.
     """
 
     def __init__(self, source: dict[str, Tensor], family: Family, target: TargetSpec, seed: int) -> None:
@@ -62,7 +62,7 @@ class Growth(nn.Module):
         self.__dict__["skeleton"] = family.create(full, device="meta")
         names = [n.removeprefix("blocks.0.") for n in source if n.startswith("blocks.0.")]
         widths = old.embed_dim, full.embed_dim
-        embed, ffn = (widths, (spec.length("hidden", widths[0]), spec.length("hidden", widths[1])))
+        embed, ffn = widths, (spec.length("hidden", widths[0]), spec.length("hidden", widths[1]))
         with seeded(seed):
             self.mixing = nn.ModuleList(
                 nn.ParameterDict({n.replace(".", "/"): _depth_start(i, old.depth, _parts(n)) for n in names})

@@ -34,7 +34,7 @@ def initialise(
     In the row convention ``x W``, and with timm's layers storing the transposes (Trockman and Kolter, ICML 2023):
     ``W_q W_k^T ~ alpha Z + beta I`` for every head by itself, cut to rank head_dim, and ``W_v W_proj ~ alpha Z - beta
     I`` for all heads together, at full rank; an SVD splits each product evenly. Biases zero. Everything else is timm's
-    start, the position embedding too, so that methods drawn at random differ in the rule for their weights alone (ours).
+    start, the position embedding too, so that methods drawn at random differ in their rule for weights alone (ours).
     """
     full = family.resolve(target)
     width, heads = full.embed_dim, full.embed_dim // family.head_dim

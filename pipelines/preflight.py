@@ -1,0 +1,182 @@
+"""What can be seen to be wrong before anything is started or written: settings against data, ancestor and machine."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from wave.errors import WaveError
+from wave.recipe import Recipe
+from wave.resample import resample
+from wave.spec import KINDS, TargetSpec, TemplateSpec
+from wave.storage import Templates
+from wave.teacher import Teacher
+from wave.vit import Family
+
+from . import ancestor, distil
+from .config import Experiment
+from .data import SPLITS, Dataset
+from .loader import augment_of, evaluation_batches, held_in_memory
+from .plan import check_world
+from .publish import check_names
+from .reading import memory_bytes
+from .stream import StreamBatches
+from .workspace import Workspace
+
+_FIRST = 8  # images read of a set that is not held in memory
+
+
+def check(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> ancestor.Source:
+    """Raise :class:`WaveError` for the first thing that could not work, else give the ancestor (see ``foresee``).
+
+    Looks at: the names in the registry; images and labels, whole if they are held in memory; the recipes; the
+    ancestor; the templates; every size of stage 1 and stage 2; what an earlier run left in the workspace.
+    """
+    for target in experiment.target_specs():
+        check_names(f"{experiment.mlflow.registered_model}-templates", target.name)
+    _check_data(experiment, dataset)
+    source = ancestor.foresee(experiment, dataset, workspace)
+    family = Family.of(source.model)
+    _check_ancestor(experiment, dataset, source, family)
+    _check_sizes(experiment, family)
+    _check_templates(experiment, dataset, workspace)
+    return source
+
+
+def check_machine(experiment: Experiment, family: Family) -> None:
+    """Raise :class:`WaveError` for what a Ray session of this machine alone would wait for without end."""
+    if experiment.cluster.address or os.environ.get("RAY_ADDRESS"):
+        return
+    have = {"CPU": float(experiment.cluster.num_cpus or os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    least, stage1 = experiment.distil.worker_range[0], experiment.distil.resources_per_worker
+    need = {"GPU": float(experiment.distil.use_gpu), **stage1}
+    _fits("distil.workers", {name: least * amount for name, amount in need.items()}, have)
+    for target in experiment.target_specs():
+        full = family.resolve(target)
+        size = 4 * full.depth * full.embed_dim**2 * (4 + 2 * family.mlp_ratio)
+        if size > memory_bytes():
+            have_gb = memory_bytes() / 1e9
+            raise WaveError(
+                f"targets: {target.name} takes {size / 1e9:.0f} GB, this machine has {have_gb:.0f}; leave it out"
+            )
+        parameters = int(size / 4)
+        rule = experiment.initialise.resources_for(parameters)
+        _fits(f"initialise.resources for {target.name}", {"CPU": rule["cpu"], "GPU": rule["gpu"]}, have)
+
+
+def _fits(what: str, need: Mapping[str, float], have: Mapping[str, float]) -> None:
+    for name, amount in need.items():
+        if amount > have.get(name, 0.0):
+            raise WaveError(
+                f"{what}: {amount:g} {name} needed, this machine has {have.get(name, 0.0):g}; "
+                "ask for at most that, or join a larger machine with cluster.address"
+            )
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    try:
+        yield
+    except WaveError as error:
+        raise WaveError(f"{key}: {error}") from None
+
+
+def _check_data(experiment: Experiment, dataset: Dataset) -> None:
+    settings, (_, height, width) = experiment.data, dataset.shape
+    if height != width:
+        raise WaveError(
+            f"{dataset.path}: images are {width}x{height}; models here read squares: convert them to squares"
+        )
+    needs = augment_of(settings).encoded_only
+    if dataset.encoding == "raw" and needs:
+        raise WaveError(f"data.{needs[0]} has no effect on {dataset.path}, whose images are raw; leave it out")
+    for split in SPLITS:
+        if held_in_memory(dataset, settings, split):
+            dataset.arrays(split)
+        elif split == "train":
+            next(StreamBatches(dataset, _FIRST, buffer=1)())
+        else:
+            next(evaluation_batches(dataset, settings.model_copy(update={"workers": 0}), _FIRST, split)())
+    rows, workers = dataset.num_rows("train"), experiment.distil.worker_range
+    recipes: dict[str, tuple[Recipe | None, int]] = {
+        "ancestor.recipe": (experiment.ancestor.recipe, rows),
+        "distil.recipe": (experiment.distil.recipe, rows),
+        "initialise.recipe": (experiment.initialise.recipe, min(experiment.initialise.subset or rows, rows)),
+    }
+    for key, (recipe, images) in recipes.items():
+        if recipe is None:
+            continue
+        with _named(key):
+            recipe.total_steps(-(-images // recipe.batch_size))
+            for world in range(workers[0], workers[1] + 1) if key != "initialise.recipe" else ():
+                check_world(recipe.batch_size, 0, world)
+            if key == "ancestor.recipe" and not recipe.ce_weight:
+                raise WaveError("ce_weight=0 leaves no loss, for an ancestor has no teacher; set it to 1")
+    if rows < workers[1] * max(1, settings.workers):
+        raise WaveError(f"distil.workers: {rows} training images are too few for {workers[1]} workers")
+
+
+def _check_ancestor(experiment: Experiment, dataset: Dataset, source: ancestor.Source, family: Family) -> None:
+    channels, side, _ = dataset.shape
+    size, classes = family.size, len(dataset.classes)
+    if size.num_classes != classes:
+        raise WaveError(
+            f"the ancestor has {size.num_classes} classes, {dataset.path} has {classes}; "
+            "templates are distilled on data with the ancestor's classes"
+        )
+    with _named("ancestor"):
+        family.resolve(size)
+        Teacher(source.model, dataset.mean, dataset.std, source.mean, source.std)
+    if family.in_chans != channels or size.img_size != side:
+        raise WaveError(
+            f"the ancestor reads {family.in_chans}x{size.img_size}x{size.img_size} images, {dataset.path} holds "
+            f"{channels}x{side}x{side}; convert the data to that, or change in_chans and img_size in ancestor.model_args"
+        )
+
+
+def _check_sizes(experiment: Experiment, family: Family) -> None:
+    settings, rule = experiment.templates, distil.resampling(experiment)
+    with _named("templates"):
+        spec = settings.spec(family.head_dim, family.mlp_ratio)
+        spec.check(family.size.embed_dim)
+        _check_counts(spec, family, settings.start)
+    auxiliary = family.size
+    if settings.auxiliary is not None:
+        with _named("templates.auxiliary"):
+            auxiliary = family.resolve(TargetSpec(settings.auxiliary.embed_dim, settings.auxiliary.depth))
+            resample({}, family.size, auxiliary, spec, rule)
+            spec.check(auxiliary.embed_dim)
+    sampled = experiment.distil.sizes.specs() if experiment.distil.sizes else []
+    seen: dict[TargetSpec, str] = {}
+    for key, target in [*(("distil.sizes", s) for s in sampled), *(("targets", t) for t in experiment.target_specs())]:
+        with _named(f"{key}: {target.name}"):
+            full = family.resolve(target)
+            spec.check(full.embed_dim)
+            if key == "distil.sizes" or experiment.initialise.scalers == "resample":
+                resample({}, auxiliary, full, spec, rule)  # of no tensors: only whether the width map exists
+        if key == "targets" and full in seen:
+            raise WaveError(f"targets: {target.name} is the same size as {seen[full]}; leave one out")
+        if key == "targets":
+            seen[full] = target.name
+
+
+def _check_counts(spec: TemplateSpec, family: Family, start: str) -> None:
+    for kind in KINDS if start == "svd" else ():
+        blocks = family.size.depth * math.prod(spec.grid(kind, family.size.embed_dim))
+        if spec.counts[kind] > blocks:
+            a, b = spec.blocks[kind]
+            text = f"count of {kind} is {spec.counts[kind]}, but the ancestor has only {blocks} blocks of {a}x{b}"
+            raise WaveError(f"{text}; use at most {blocks}")
+
+
+def _check_templates(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> None:
+    """Templates that an earlier run left are read, as stage 2 would."""
+    origin: dict[str, Any] | None = workspace.record(workspace.ancestor, ancestor.key(experiment, dataset))
+    if origin is not None and workspace.record(workspace.templates, distil.key(experiment, origin)) is not None:
+        try:
+            Templates.load(workspace.templates)
+        except WaveError as error:
+            raise WaveError(f"{error}; or remove {workspace.templates} and run again") from None

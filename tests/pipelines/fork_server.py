@@ -1,0 +1,41 @@
+"""Runs the command line many times for one start-up: imports everything once, then forks a process for each command.
+
+A request is a line of JSON on stdin: ``{"start": {"argv", "cwd", "env", "out"}}`` forks ``python -m pipelines ARGV`` with
+stdout and stderr in files OUT.out and OUT.err, and answers its process id; ``{"wait": pid}`` answers the exit status.
+The child runs ``pipelines/__main__.py`` as the interpreter would, up to its own end.
+"""
+
+import gc
+import json
+import os
+import runpy
+import sys
+from typing import Any
+
+import pipelines.cli  # noqa: F401 (what every command needs, once)
+
+
+def serve() -> dict[str, Any]:
+    """Answer requests until stdin ends; returns in a forked child, with what it is to run."""
+    gc.collect()
+    gc.freeze()  # or the first collection in each child would copy every page
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+        else:
+            answer = os.fork()
+            if not answer:
+                return request["start"]
+        print(json.dumps(answer), flush=True)
+    os._exit(0)
+
+
+start = serve()
+os.chdir(start["cwd"])
+os.environ.update(start["env"])
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+for number, ending in ((1, "out"), (2, "err")):
+    os.dup2(os.open(f"{start['out']}.{ending}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+sys.argv = ["pipelines", *start["argv"]]
+runpy.run_module("pipelines", run_name="__main__", alter_sys=True)
