@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import mlflow
 import torch
+from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from timm.models.vision_transformer import VisionTransformer
 
@@ -116,7 +116,7 @@ def _from_registry(experiment: Experiment, uri: str) -> Source:
     store.client()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
+            path = download_artifacts(uri, dst_path=folder)
         except MlflowException as error:
             raise WaveError(
                 f"ancestor.source={uri}: {first_line(error)}; see: python -m pipelines models list"

@@ -41,6 +41,9 @@ class Cell:
     lr: float
     held_out: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.method} {self.target.name} seed {self.seed} lr {self.lr:g}"
+
     @property
     def target(self) -> TargetSpec:
         return TargetSpec(self.embed_dim, self.depth)
@@ -69,7 +72,9 @@ def run_cell(settings: dict[str, Any], root: str, data: str, arrays: Arrays, cel
     )  # fmt: skip
 
     def measure(model: torch.nn.Module) -> float:
-        return accuracy(model, eval_batches(arrays[f"{part}_images"], arrays[f"{part}_labels"], dataset.mean, dataset.std, 256))
+        return accuracy(
+            model, eval_batches(arrays[f"{part}_images"], arrays[f"{part}_labels"], dataset.mean, dataset.std, 256)
+        )
 
     start, spent = time.perf_counter(), 0
     origin, _, _ = ancestor.load(workspace.ancestor)
@@ -93,7 +98,13 @@ def run_cell(settings: dict[str, Any], root: str, data: str, arrays: Arrays, cel
         for _ in trainer.run(batches, until=step) if step else ():
             pass
         seconds = round(time.perf_counter() - start, 2)
-        row = {**asdict(cell), "dataset": Path(data).name, "steps": step + spent, "accuracy": measure(model), "seconds": seconds}
+        row = {
+            **asdict(cell),
+            "dataset": Path(data).name,
+            "steps": step + spent,
+            "accuracy": measure(model),
+            "seconds": seconds,
+        }
         rows.append(row | {"images": (step + spent) * recipe.batch_size})
     return rows
 
@@ -101,7 +112,12 @@ def run_cell(settings: dict[str, Any], root: str, data: str, arrays: Arrays, cel
 def _recipe(experiment: Experiment, lr: float) -> Recipe:
     rules = experiment.evaluate
     return Recipe(
-        steps=max(rules.steps), batch_size=rules.batch_size, lr=lr, min_lr=min(1e-5, lr), warmup_steps=min(10, max(rules.steps) - 1), kl_weight=0
+        steps=max(rules.steps),
+        batch_size=rules.batch_size,
+        lr=lr,
+        min_lr=min(1e-5, lr),
+        warmup_steps=min(10, max(rules.steps) - 1),
+        kl_weight=0,
     )
 
 
@@ -124,7 +140,9 @@ def train_rival(settings: dict[str, Any], root: str, data: str, arrays: Arrays, 
     assert make is not None
     stage1 = make(Family.of(model), experiment.seed, model)
     recipe, images = distil.recipe, arrays["train_images"]
-    batches = MemoryBatches(images, arrays["train_labels"], dataset.mean, dataset.std, recipe.batch_size, experiment.seed)
+    batches = MemoryBatches(
+        images, arrays["train_labels"], dataset.mean, dataset.std, recipe.batch_size, experiment.seed
+    )
     passes = 1 + (distil.sizes_per_step if distil.sizes else 0)
     steps = recipe.total_steps(batches.steps_per_epoch) * passes
     teacher = Teacher(model, dataset.mean, dataset.std, mean, std)

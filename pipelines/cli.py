@@ -11,7 +11,7 @@ from click.decorators import FC
 from wave.errors import WaveError
 
 from . import forecast, registry
-from .convert import convert
+from .convert import Kind, convert
 from .evaluate import evaluate as run_evaluation
 from .report import report as make_report
 from .results import show_models
@@ -20,7 +20,9 @@ from .session import say
 from .store import existing_store
 
 FILE = click.argument("file", type=click.Path())
-SET = click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override one setting; may be repeated.")
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override one setting; may be repeated."
+)
 TRACKING = click.option("--tracking-uri", default="", help="MLflow store; default: mlflow.db in this folder.")
 NAME = click.option("--registered-model", default=None, help="Only this registered model.")
 
@@ -115,7 +117,7 @@ def plan(file: str, overrides: tuple[str, ...]) -> int:
 @click.argument("source", required=False, type=click.Path())
 @click.argument("out", type=click.Path())
 @click.option("--image-size", type=int, default=None, help="Side in pixels that models will read (imagefolder).")
-def data(kind: str, source: str | None, out: str, image_size: int | None) -> None:
+def data(kind: Kind, source: str | None, out: str, image_size: int | None) -> None:
     """Convert a data set of KIND from SOURCE to Parquet shards in folder OUT.
 
     digits needs no SOURCE; fashion-mnist finds Debian's package by itself; imagefolder reads SOURCE/train/CLASS/*.

@@ -159,7 +159,7 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _across(self) -> Self:
         if self.initialise.teacher_logits and self.data.changes_images and not self.initialise.subset:
-            text = "=true reuses logits of unchanged images, but augmentation in data changes them; set it false, or set initialise.subset, whose images are used unchanged"
+            text = "=true reuses logits of unchanged images, but data changes them; set it false, or set a subset"
             raise SettingError("initialise.teacher_logits", text)
         names = {key: getattr(self.mlflow, key) or self.name for key in ("experiment", "registered_model")}
         object.__setattr__(self, "mlflow", self.mlflow.model_copy(update=names))  # frozen: defaults, once

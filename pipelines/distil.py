@@ -1,6 +1,7 @@
 """Stage 1: the ancestor condensed into templates, on Ray Train, at one size or at many sampled sizes at once."""
 
 import shutil
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -27,8 +28,8 @@ def resampling(experiment: Experiment) -> Resampling:
     """The configuration's rule for reading a size off the auxiliary model."""
     settings = experiment.initialise
     strength = settings.symmetry_strength
-    rule = {"depth": settings.depth, "width_scale": settings.width_scale, "symmetry": settings.symmetry}
-    return Resampling(**rule, **({} if strength is None else {"strength": strength}), seed=experiment.seed)
+    rule = Resampling(settings.depth, settings.width_scale, settings.symmetry, seed=experiment.seed)
+    return rule if strength is None else replace(rule, strength=strength)
 
 
 def key(experiment: Experiment, origin: dict[str, Any]) -> str:
@@ -62,7 +63,12 @@ def distil(experiment: Experiment, dataset: Dataset, workspace: Workspace, origi
         f"stage 1: {templates.spec.num_parameters()} template parameters, {share:.1%} of the ancestor's; "
         f"auxiliary accuracy {reached:.3f}, ancestor {origin['accuracy']:.3f}"
     )
-    record = {"accuracy": reached, "share": share, "digest": templates.digest, "parameters": templates.spec.num_parameters()}
+    record = {
+        "accuracy": reached,
+        "share": share,
+        "digest": templates.digest,
+        "parameters": templates.spec.num_parameters(),
+    }
     return workspace.finish(workspace.templates, own, record)
 
 
@@ -73,7 +79,9 @@ def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wo
     rule = resampling(experiment)
     wanted = experiment.templates.auxiliary
     size = family.resolve(TargetSpec(wanted.embed_dim, wanted.depth) if wanted else family.size)
-    model = condense(teacher.model, spec, start=experiment.templates.start, size=size, options=rule, seed=experiment.seed)
+    model = condense(
+        teacher.model, spec, start=experiment.templates.start, size=size, options=rule, seed=experiment.seed
+    )
     sizes = experiment.distil.sizes.specs() if experiment.distil.sizes else []
     for target in sizes:
         spec.check(family.resolve(target).embed_dim)

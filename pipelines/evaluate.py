@@ -1,4 +1,4 @@
-"""Methods x sizes x seeds under one budget, as Tune trials; every finished cell is kept at once and never done twice."""
+"""Methods x sizes x seeds under one budget, as Tune trials; a finished cell is kept at once and never done twice."""
 
 import datetime
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from ray import tune
-from ray.tune import Callback, RunConfig, TuneConfig, Tuner
+from ray.tune import RunConfig, TuneConfig, Tuner
 
 from wave.baselines import BASELINES
 from wave.errors import WaveError
@@ -25,6 +25,7 @@ from .config import Experiment, load
 from .convert import prepared
 from .data import Dataset, stratified
 from .initialise import reason
+from .progress import Count
 from .results import show_cells
 from .session import say, session
 from .trial import Arrays
@@ -47,13 +48,29 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
         origin = ancestor.obtain(experiment, dataset, workspace)
         stage1 = distil.distil(experiment, dataset, workspace, origin)
         source = Templates.load(workspace.templates).family.size
-        kept = rules.results if rules.results and rules.budget == "full" else workspace.root / f"evaluation-{rules.budget}.jsonl"
+        kept = (
+            rules.results
+            if rules.results and rules.budget == "full"
+            else workspace.root / f"evaluation-{rules.budget}.jsonl"
+        )
         book = Book(Path(kept), experiment, origin, stage1)
         arrays = _arrays(experiment, dataset)
-        _rivals(experiment, workspace, dataset, arrays, [m for m in rules.methods if m != OURS and BASELINES[m].stage1], book)
+        _rivals(
+            experiment,
+            workspace,
+            dataset,
+            arrays,
+            [m for m in rules.methods if m != OURS and BASELINES[m].stage1],
+            book,
+        )
         sizes = [TargetSpec(size.embed_dim, size.depth) for size in rules.sizes]
         reach = {m: [s for s in sizes if unreachable(m, source, s) is None] for m in rules.methods}
-        trials = [Cell(m, s[0].embed_dim, s[0].depth, rules.seeds[0], lr, True) for m, s in reach.items() if s for lr in rules.learning_rates]
+        trials = [
+            Cell(m, s[0].embed_dim, s[0].depth, rules.seeds[0], lr, True)
+            for m, s in reach.items()
+            if s
+            for lr in rules.learning_rates
+        ]
         failed = _fan_out(experiment, workspace, dataset, arrays, book, trials if len(rules.learning_rates) > 1 else [])
         best = {m: book.best_rate(m, [c for c in trials if c.method == m]) for m, s in reach.items() if s}
         cells = [Cell(m, s.embed_dim, s.depth, seed, best[m]) for m in best for s in reach[m] for seed in rules.seeds]
@@ -81,13 +98,21 @@ class Book:
                     raise WaveError(f"{path}: line {number} is not a result; delete that line and run again") from None
 
     def key(self, cell: Cell) -> str:
-        fixed = self.rules.model_dump(mode="json", include={"steps", "batch_size", "held_out", "train_images", "test_images"})
+        fixed = self.rules.model_dump(
+            mode="json", include={"steps", "batch_size", "held_out", "train_images", "test_images"}
+        )
         needs_stage1 = cell.method == OURS or BASELINES[cell.method].stage1 is not None
         return key_of("cell", asdict(cell), fixed, self.inputs[needs_stage1])
 
-    def add(self, cell: Cell, rows: Iterable[dict[str, Any]]) -> None:
-        """Append a cell's rows in one write."""
-        about = {"key": self.key(cell), "machine": f"{platform.machine()}, {os.cpu_count()} CPUs", "date": str(datetime.date.today())}
+    def keep(self, cell: Cell, rows: Iterable[dict[str, Any]] | None) -> None:
+        """Append a cell's rows in one write; once."""
+        if not rows or self.key(cell) in self.kept:
+            return
+        about = {
+            "key": self.key(cell),
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+            "date": str(datetime.date.today()),
+        }
         full = [{**row, **about} for row in rows]
         self.kept[self.key(cell)] = full
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +126,11 @@ class Book:
 
     def best_rate(self, method: str, trials: Sequence[Cell]) -> float:
         """The learning rate with the best held-out accuracy at the end; the only one if there is one."""
-        scores = {c.lr: max(self.kept[self.key(c)], key=lambda r: r["steps"])["accuracy"] for c in trials if self.key(c) in self.kept}
+        scores = {
+            c.lr: max(self.kept[self.key(c)], key=lambda r: r["steps"])["accuracy"]
+            for c in trials
+            if self.key(c) in self.kept
+        }
         return max(scores, key=lambda lr: scores[lr]) if scores else self.rules.learning_rates[0]
 
 
@@ -112,8 +141,14 @@ def _arrays(experiment: Experiment, dataset: Dataset) -> Arrays:
     held[stratified(labels, max(1, round(rules.held_out * len(labels))), experiment.seed)] = True
     test_images, test_labels = dataset.arrays("test", limit=rules.test_images or None, seed=experiment.seed)
     return {
-        **{"train_images": images, "train_labels": labels, "test_images": test_images, "test_labels": test_labels},
-        **{"fit_images": images[~held], "fit_labels": labels[~held], "held_out_images": images[held], "held_out_labels": labels[held]},
+        "train_images": images,
+        "train_labels": labels,
+        "test_images": test_images,
+        "test_labels": test_labels,
+        "fit_images": images[~held],
+        "fit_labels": labels[~held],
+        "held_out_images": images[held],
+        "held_out_labels": labels[held],
     }
 
 
@@ -131,7 +166,13 @@ def _rivals(
         train_rival(settings, root, data, arrays, config["method"])
         tune.report({"done": 1})
 
-    results = _tuner(trial, arrays, [{"method": m} for m in todo], workspace, Count("rivals' stage 1", len(todo))).fit()
+    results = _tuner(
+        trial,
+        arrays,
+        [{"method": m} for m in todo],
+        workspace,
+        Count("rivals' stage 1", len(todo), lambda c: c["method"]),
+    ).fit()
     for result in results:
         if result.error is not None:
             raise WaveError(f"a rival's stage 1 failed: {reason(result.error)}")
@@ -152,7 +193,13 @@ def _fan_out(
     def trial(config: dict[str, Any], arrays: Arrays) -> None:
         tune.report({"rows": run_cell(settings, root, data, arrays, Cell(**config["cell"]))})
 
-    results = _tuner(trial, arrays, [{"cell": asdict(c)} for c in todo], workspace, Count("evaluate", len(todo), book)).fit()
+    count = Count(
+        "evaluate",
+        len(todo),
+        lambda c: str(Cell(**c["cell"])),
+        lambda c, r: book.keep(Cell(**c["cell"]), r.get("rows")),
+    )
+    results = _tuner(trial, arrays, [{"cell": asdict(c)} for c in todo], workspace, count).fit()
     return {str(r.config["cell"]): reason(r.error) for r in results if r.error is not None and r.config is not None}
 
 
@@ -161,29 +208,7 @@ def _tuner(trial: Any, arrays: Arrays, configs: list[dict[str, Any]], workspace:
         tune.with_resources(tune.with_parameters(trial, arrays=arrays), {"cpu": 1}),
         param_space={key: tune.grid_search([c[key] for c in configs]) for key in configs[0]},
         tune_config=TuneConfig(reuse_actors=True),
-        run_config=RunConfig(name=f"evaluate-{time.time_ns()}", storage_path=str(workspace.ray), verbose=0, callbacks=[count]),
+        run_config=RunConfig(
+            name=f"evaluate-{time.time_ns()}", storage_path=str(workspace.ray), verbose=0, callbacks=[count]
+        ),
     )
-
-
-class Count(Callback):
-    """Keeps each cell's rows as it finishes, and prints one plain line now and then: done, failed, left, time left."""
-
-    def __init__(self, what: str, total: int, book: Book | None = None) -> None:
-        self.what, self.total, self.book, self.done, self.failed, self.start = what, total, book, 0, 0, time.perf_counter()
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
-        if self.book is not None and "rows" in result:
-            self.book.add(Cell(**trial.config["cell"]), result["rows"])
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.done += 1
-        self._say()
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.failed += 1
-        self._say()
-
-    def _say(self) -> None:
-        ended = self.done + self.failed
-        left = (time.perf_counter() - self.start) / ended * (self.total - ended)
-        say(f"{self.what}: {self.done} of {self.total} done, {self.failed} failed, {self.total - ended} left, {left:.0f} s left")

@@ -48,7 +48,11 @@ def plan(file: str, overrides: Sequence[str]) -> int:
         images = experiment.ancestor.recipe.total_steps(epoch) * experiment.ancestor.recipe.batch_size
         stages.append(("ancestor", images, BACKWARD * own * images))
     images = experiment.distil.recipe.total_steps(epoch) * experiment.distil.recipe.batch_size
-    sampled = [count_macs(family, family.resolve(s)) for s in experiment.distil.sizes.specs()] if experiment.distil.sizes else []
+    sampled = (
+        [count_macs(family, family.resolve(s)) for s in experiment.distil.sizes.specs()]
+        if experiment.distil.sizes
+        else []
+    )
     extra = experiment.distil.sizes_per_step * sum(sampled) / len(sampled) if sampled else 0.0
     stages.append(("stage 1", images, (BACKWARD * (own + extra) + own) * images))
     recipe = experiment.initialise.recipe

@@ -4,12 +4,12 @@ import subprocess
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from ray import tune
-from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 
 from wave.errors import WaveError
 from wave.measure import all_logits, num_parameters
@@ -19,8 +19,8 @@ from wave.storage import Templates
 from . import ancestor, publish, runs
 from .config import Experiment, parse, redacted, resolved
 from .data import Dataset
-from .distil import resampling
 from .loader import eval_batches, held_in_memory
+from .progress import Count
 from .session import ROOT, say
 from .store import Store
 from .trial import Arrays, Job, check, register, run_trial
@@ -88,7 +88,9 @@ def _job(experiment: Experiment, dataset: Dataset, workspace: Workspace, templat
     name = f"{experiment.mlflow.registered_model}-templates"
     publish.publish(store, workspace.templates, name, f"t{templates.digest[:12]}", run, tags, text, {}, batch)
     plain = experiment.model_copy(
-        update={"mlflow": experiment.mlflow.model_copy(update={"tracking_uri": redacted(experiment.mlflow.tracking_uri)})}
+        update={
+            "mlflow": experiment.mlflow.model_copy(update={"tracking_uri": redacted(experiment.mlflow.tracking_uri)})
+        }
     )
     return Job(plain.model_dump(mode="json"), str(dataset.path), str(workspace.root), store, run, batch, tags)
 
@@ -121,19 +123,21 @@ def _fan_out(
     todo: list[TargetSpec],
     keys: dict[str, str],
 ) -> dict[str, str]:
-    parameters = {t.name: num_parameters(templates.family.create(templates.family.resolve(t), device="meta")) for t in todo}
+    parameters = {
+        t.name: num_parameters(templates.family.create(templates.family.resolve(t), device="meta")) for t in todo
+    }
 
     def trial(config: dict[str, Any], job: Job, arrays: Arrays) -> None:
         size = config["size"]
         record = run_trial(job, arrays, TargetSpec(**size), keys[TargetSpec(**size).name])
         tune.report({"accuracy": record["accuracy_after"] or record["accuracy_before"] or 0.0})
 
-    def resources(config: dict[str, Any]) -> dict[str, float]:
+    def resources(config: dict[str, Any]) -> Any:  # Tune takes a function of the configuration, its types do not say so
         return parse(job.experiment).initialise.resources_for(parameters[TargetSpec(**config["size"]).name])
 
     function = tune.with_parameters(trial, job=job, arrays=_shared(experiment, dataset, workspace))
     tuner = Tuner(
-        tune.with_resources(function, resources),
+        tune.with_resources(function, cast(Any, resources)),
         param_space={"size": tune.grid_search([asdict(t) for t in todo])},
         tune_config=TuneConfig(reuse_actors=True),
         run_config=RunConfig(
@@ -141,7 +145,7 @@ def _fan_out(
             storage_path=str(workspace.ray),
             verbose=0,
             failure_config=FailureConfig(max_failures=experiment.initialise.max_failures),
-            callbacks=[Count(len(todo))],
+            callbacks=[Count("stage 2", len(todo), lambda config: TargetSpec(**config["size"]).name)],
         ),
     )
     failed: dict[str, str] = {}
@@ -149,27 +153,6 @@ def _fan_out(
         if result.error is not None and result.config is not None:
             failed[TargetSpec(**result.config["size"]).name] = reason(result.error)
     return failed
-
-
-class Count(Callback):
-    """One plain line when a size is done or failed: how many are done, failed, left, and for how long."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.failed, self.start = total, 0, 0, time.perf_counter()
-
-    def _say(self, trial: Any, what: str) -> None:
-        ended = self.done + self.failed
-        left = (time.perf_counter() - self.start) / ended * (self.total - ended)
-        size = TargetSpec(**trial.config["size"]).name
-        say(f"stage 2: {size} {what}; {self.done} of {self.total} sizes done, {self.failed} failed, {self.total - ended} left, {left:.0f} s left")
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.done += 1
-        self._say(trial, "done")
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.failed += 1
-        self._say(trial, "failed")
 
 
 def reason(error: BaseException) -> str:

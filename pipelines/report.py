@@ -58,9 +58,13 @@ def picture(data: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Figur
         if points:
             axes.scatter(*zip(*points, strict=True), label=label, marker=marker, color=colour)
     ancestor, templates = data["ancestor"], data["templates"]
-    axes.axhline(ancestor["accuracy"], color="black", linewidth=0.8, label=f"ancestor, {ancestor['parameters']:,} parameters")
+    axes.axhline(
+        ancestor["accuracy"], color="black", linewidth=0.8, label=f"ancestor, {ancestor['parameters']:,} parameters"
+    )
     axes.set(xscale="log", xlabel="parameters of the model", ylabel="test accuracy", ylim=(0, 1))
-    axes.set_title(f"{data['name']}: {len(rows)} sizes from templates of {templates['share']:.1%} of the ancestor's parameters")
+    axes.set_title(
+        f"{data['name']}: {len(rows)} sizes from templates of {templates['share']:.1%} of the ancestor's parameters"
+    )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     return figure
@@ -72,7 +76,8 @@ def page(data: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], image: byte
     head = "".join(f"<th>{html.escape(c.replace('_', ' '))}</th>" for c in columns)
     body = "".join("<tr>" + "".join(f"<td>{_cell(c, row.get(c))}</td>" for c in columns) + "</tr>" for row in rows)
     title = html.escape(f"{data['name']}: {len(rows)} initialised sizes")
-    style = "body{font:15px sans-serif;margin:2em;max-width:75em}td,th{padding:.2em .7em;text-align:right}img{max-width:100%}"
+    style = "body{font:15px sans-serif;margin:2em;max-width:75em}img{max-width:100%}"
+    style += "td,th{padding:.2em .7em;text-align:right}"
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{style}</style><h1>{title}</h1>"
         f'<img alt="accuracy against parameters" src="data:image/png;base64,{base64.b64encode(image).decode()}">'

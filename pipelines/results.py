@@ -36,7 +36,9 @@ def _table(*names: str) -> tuple[Console, Table]:
     console = Console(width=None if Console().is_terminal else 130, highlight=False)
     table = Table(box=box.HEAVY_HEAD if console.is_terminal else None)
     for name in names:
-        table.add_column(name, justify="left" if name in ("size", "stage", "method", "model", "registry alias") else "right")
+        table.add_column(
+            name, justify="left" if name in ("size", "stage", "method", "model", "registry alias") else "right"
+        )
     return console, table
 
 
@@ -89,7 +91,9 @@ def show_plan(sizes: Sequence[tuple[str, int, int, int]], stages: Sequence[tuple
     console.print(table)
 
 
-def show_cells(rows: Sequence[Mapping[str, Any]], reach: Mapping[str, Sequence[str | None]], sizes: Sequence[Any]) -> None:
+def show_cells(
+    rows: Sequence[Mapping[str, Any]], reach: Mapping[str, Sequence[str | None]], sizes: Sequence[Any]
+) -> None:
     """A comparison: a line a method and step, a column a size; mean accuracy, and the spread over seeds as +-."""
     console, table = _table("method", "steps", *(size.name for size in sizes))
     for method, reasons in reach.items():
@@ -97,7 +101,11 @@ def show_cells(rows: Sequence[Mapping[str, Any]], reach: Mapping[str, Sequence[s
         for steps in sorted({row["steps"] for row in mine}):
             cells = []
             for size, why in zip(sizes, reasons, strict=True):
-                here = [r["accuracy"] for r in mine if (r["embed_dim"], r["depth"], r["steps"]) == (size.embed_dim, size.depth, steps)]
+                here = [
+                    r["accuracy"]
+                    for r in mine
+                    if (r["embed_dim"], r["depth"], r["steps"]) == (size.embed_dim, size.depth, steps)
+                ]
                 spread = f" +-{statistics.stdev(here):.1%}" if len(here) > 1 else ""
                 cells.append(f"{statistics.mean(here):.1%}{spread}" if here else why or "-")
             table.add_row(method, str(steps), *cells)

@@ -21,7 +21,8 @@ STAGES = ("data", "ancestor", "distil", "initialise")
 def data_of(experiment: Experiment) -> Dataset:
     """The experiment's data set, converted first when it is missing and ``data.convert`` says from what."""
     dataset = prepared(experiment.data, say)
-    say(f"data: {dataset.num_rows('train')} training and {dataset.num_rows('test')} test images, {len(dataset.classes)} classes")
+    rows = [dataset.num_rows(split) for split in ("train", "test")]
+    say(f"data: {rows[0]} training and {rows[1]} test images, {len(dataset.classes)} classes")
     return dataset
 
 

@@ -1,4 +1,4 @@
-"""One Ray session: started here or joined, quiet, with workers that import this checkout, and progress lines to the driver."""
+"""One Ray session: started here or joined, quiet, with workers that import this checkout and report their progress."""
 
 import contextlib
 import logging
@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import ray
@@ -21,7 +22,20 @@ from wave.train import Metrics
 from .config import Cluster
 
 ROOT = Path(__file__).resolve().parent.parent
-UNNEEDED = [".git", ".venv", "runs", "data", "tests", "benchmarks", "docs", "mlruns", "mlartifacts", "*.db", "dist", "build"]
+UNNEEDED = [
+    ".git",
+    ".venv",
+    "runs",
+    "data",
+    "tests",
+    "benchmarks",
+    "docs",
+    "mlruns",
+    "mlartifacts",
+    "*.db",
+    "dist",
+    "build",
+]
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -59,9 +73,15 @@ def session(cluster: Cluster) -> Iterator[None]:
         os.environ.setdefault(name, value)
     joining = bool(cluster.address or os.environ.get("RAY_ADDRESS"))
     wants_token = os.environ.get("RAY_AUTH_MODE") == "token"
-    if wants_token and not joining and not any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # the head listens on all interfaces: for this process alone
-    options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if (
+        wants_token
+        and not joining
+        and not any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    ):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(
+            32
+        )  # the head listens on all interfaces: for this process alone
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         environment = {k: v for k, v in QUIET.items() if k.startswith(("RAY_TRAIN", "RAY_AIR", "MLFLOW", "TUNE"))}
         options["runtime_env"] = {"working_dir": str(ROOT), "excludes": UNNEEDED, "env_vars": environment}
@@ -104,7 +124,7 @@ def _interrupt(*_: object) -> None:
 
 @contextlib.contextmanager
 def _printing() -> Iterator[None]:
-    actor = ray.remote(num_cpus=0)(_Lines).options(name=_ACTOR, get_if_exists=True).remote()
+    actor: Any = ray.remote(num_cpus=0)(_Lines).options(name=_ACTOR, get_if_exists=True).remote()
     done = threading.Event()
 
     def flush() -> None:

@@ -11,6 +11,7 @@ import ray.train
 import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
+from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
 from wave.errors import WaveError
@@ -73,14 +74,16 @@ def fit(experiment: Experiment, data: Path, workspace: Workspace, name: str, bui
     refusal.unlink(missing_ok=True)
     try:
         trainer.fit()
-    except ray.train.v2.api.exceptions.TrainingFailedError as error:
+    except TrainingFailedError as error:
         failures = getattr(error, "worker_failures", None) or {}
         for failure in failures.values():
             cause = getattr(failure, "cause", failure)
             if isinstance(cause, WaveError):
                 raise cause from None
         text = " ".join(str(next(iter(failures.values()), error)).split())
-        raise WaveError(f"training {name} failed: {text[:600]}; the same command again continues from the last epoch") from None
+        raise WaveError(
+            f"training {name} failed: {text[:600]}; the same command again continues from the last epoch"
+        ) from None
     if refusal.is_file():
         raise WaveError(refusal.read_text())
 
@@ -123,11 +126,11 @@ def _worker(config: dict[str, Any]) -> None:
     every = max(batches.steps_per_epoch, trainer.steps // 10)
     start = time.perf_counter()
     while trainer.step < trainer.steps:
-        metrics: dict[str, Any] = {}
+        metrics: Any = {}
         for metrics in trainer.run(batches, until=(trainer.step // every + 1) * every):
             metrics["images_per_second"] *= world
             if rank == 0:
-                tell(line(work.title, cast(Any, metrics)))
+                tell(line(work.title, metrics))
         with tempfile.TemporaryDirectory() as folder:
             saved = None
             if rank == 0:

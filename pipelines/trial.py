@@ -76,11 +76,17 @@ def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[st
         "accuracy_scratch": None,
     }
     if settings.recipe is not None and comparable:
-        teacher = ancestor.teacher_of(workspace, dataset) if settings.recipe.kl_weight and "teacher_logits" not in arrays else None
+        teacher = (
+            ancestor.teacher_of(workspace, dataset)
+            if settings.recipe.kl_weight and "teacher_logits" not in arrays
+            else None
+        )
         batches, steps = _batches(experiment, dataset, arrays, settings.recipe, cast(int, full.img_size))
 
         def train(net: nn.Module, title: str, state: Path | None = None) -> Any:
-            return _train(net, cast(Recipe, settings.recipe), batches, steps, teacher, title, state, key, experiment.seed, device)
+            return _train(
+                net, cast(Recipe, settings.recipe), batches, steps, teacher, title, state, key, experiment.seed, device
+            )
 
         model = train(model, target.name, workspace.checkpoint(target.name))
         row["accuracy_after"] = accuracy(model, test(0), device)
@@ -100,13 +106,16 @@ def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[st
 def register(job: Job, experiment: Experiment, folder: Path, key: str, row: dict[str, Any]) -> None:
     """Log the size's run and publish its directory under the size's name as alias; the same again changes nothing."""
     params = {k: row[k] for k in ("embed_dim", "depth", "num_heads", "parameters", "macs", "scalers")}
-    metrics = {k: row[k] for k in ("accuracy_before", "accuracy_after", "accuracy_scratch", "seconds") if row[k] is not None}
+    metrics = {
+        k: row[k] for k in ("accuracy_before", "accuracy_after", "accuracy_scratch", "seconds") if row[k] is not None
+    }
     name, model_name = str(row["size"]), experiment.mlflow.registered_model
     run = runs.size_run(job.store, job.parent_run, f"{job.batch_key}.{name}", name, params, metrics, job.tags)
     tags = {**job.tags, **params, **{k: v for k, v in metrics.items() if k != "seconds"}}
     text = (
         f"Vision Transformer of width {row['embed_dim']}, depth {row['depth']}, {row['parameters']} parameters, "
-        f"initialised by WAVE from templates {job.tags['templates_digest'][:12]}.\n\n{publish.snippet(model_name, name)}"
+        f"initialised by WAVE from templates {job.tags['templates_digest'][:12]}.\n\n"
+        f"{publish.snippet(model_name, name)}"
     )
     publish.publish(job.store, folder, model_name, name, run, tags, text, metrics, key)
 
@@ -124,7 +133,9 @@ def _train(
     device: str,
 ) -> Any:
     num_classes = cast(int, model.num_classes)
-    trainer = Trainer(model, recipe, steps, teacher=teacher and teacher.to(device), num_classes=num_classes, seed=seed, device=device)
+    trainer = Trainer(
+        model, recipe, steps, teacher=teacher and teacher.to(device), num_classes=num_classes, seed=seed, device=device
+    )
     if state is not None and state.is_file():
         saved = torch.load(state, map_location=device, weights_only=True)
         if saved["key"] == key:
@@ -156,7 +167,9 @@ def _batches(
         images, labels = arrays["train_images"], arrays["train_labels"]
         logits = cast("NDArray[np.float32] | None", arrays.get("teacher_logits"))
         mean, std = dataset.mean, dataset.std
-        batches: Any = MemoryBatches(images, labels, mean, std, recipe.batch_size, experiment.seed, teacher_logits=logits)
+        batches: Any = MemoryBatches(
+            images, labels, mean, std, recipe.batch_size, experiment.seed, teacher_logits=logits
+        )
     else:
         batches = training_batches(dataset, experiment.data, recipe.batch_size, experiment.seed)
     return _resized(batches, size), recipe.total_steps(batches.steps_per_epoch)

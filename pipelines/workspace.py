@@ -36,8 +36,8 @@ def write_text(path: Path, text: str) -> None:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Paths of one run: ``ancestor/``, ``templates/``, ``models/<size>/``, each with a record ``<name>.json`` beside it,
-    results, and Ray's own storage. A part is done when its record holds the key of the present settings."""
+    """Paths of one run: ``ancestor/``, ``templates/``, ``models/<size>/``, each with a record ``<name>.json`` beside
+    it, results, and Ray's own storage. A part is done when its record holds the key of the present settings."""
 
     root: Path
 
@@ -83,7 +83,11 @@ class Workspace:
             data = json.loads(self._record_path(folder).read_text())
         except (OSError, ValueError):
             return None
-        whole = isinstance(data, dict) and data.get("key") == key and all((folder / f).is_file() for f in data.get("files", ()))
+        whole = (
+            isinstance(data, dict)
+            and data.get("key") == key
+            and all((folder / f).is_file() for f in data.get("files", ()))
+        )
         return cast(dict[str, Any], data) if whole else None
 
     def finish(self, folder: Path, key: str, record: Mapping[str, Any]) -> dict[str, Any]:

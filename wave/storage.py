@@ -94,10 +94,10 @@ class Templates:
         try:
             spec, family = TemplateSpec.from_json(meta["spec"]), Family.from_json(meta["family"])
             size, options = family.resolve(TargetSpec(**meta["auxiliary"])), Resampling(**meta["resampling"])
-            info = dict(meta["info"])
-        except (KeyError, TypeError) as error:
+            info, skeleton = dict(meta["info"]), family.create(size, device="meta")
+        except (KeyError, TypeError, AssertionError) as error:
             raise WaveError(f"{where / META}: field missing or of a wrong type: {error}") from None
-        _check_tensors(where / TENSORS, tensors, spec, family, size)
+        _check_tensors(where / TENSORS, tensors, templated(skeleton, TemplateBank(spec)))
         bank: dict[Kind, Tensor] = {kind: tensors[f"{BANK}.{kind}"] for kind in KINDS}
         state = {k.removeprefix("auxiliary."): v for k, v in tensors.items() if k.startswith("auxiliary.")}
         return cls(spec, family, size, bank, state, options, info, str(meta["checksum"]))
@@ -109,11 +109,9 @@ class Templates:
         return model
 
 
-def _check_tensors(
-    path: Path, tensors: Mapping[str, Tensor], spec: TemplateSpec, family: Family, size: TargetSpec
-) -> None:
-    model = templated(family.create(size, device="meta"), TemplateBank(spec))
-    wanted = {f"{BANK}.{kind}": (spec.counts[kind], *spec.blocks[kind]) for kind in KINDS}
+def _check_tensors(path: Path, tensors: Mapping[str, Tensor], model: nn.Module) -> None:
+    bank = cast(TemplateBank, model.get_submodule(BANK))
+    wanted = {f"{BANK}.{kind}": tuple(bank(kind).shape) for kind in KINDS}
     wanted |= {f"auxiliary.{k}": tuple(v.shape) for k, v in own_state(model).items()}
     for name in sorted(set(wanted) ^ set(tensors)):
         raise WaveError(f"{path}: tensor {name} is {'missing' if name in wanted else 'unknown'}")

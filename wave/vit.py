@@ -159,6 +159,7 @@ class Family:
         """Raises :class:`WaveError` when a field is missing or of a wrong type, or timm has no such architecture."""
         try:
             family = cls(**cast(dict[str, Any], {**data, "size": TargetSpec(**cast(dict[str, int], data["size"]))}))
+            dict(**family.model_args)
             if family.head_dim < 1 or family.in_chans < 1 or not timm.is_model(family.architecture):
                 raise WaveError(f"timm has no architecture {family.architecture!r} with {family.in_chans} channels")
         except (KeyError, TypeError, AttributeError) as error:

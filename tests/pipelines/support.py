@@ -1,10 +1,9 @@
-"""What several pipeline tests share: a tiny experiment on real digits, and the real command line in a process of its own."""
+"""What several pipeline tests share: a tiny experiment on real digits, and the real command line in a process."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
-
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -14,6 +13,7 @@ TINY = (
     *("distil.recipe.steps=80", "initialise.recipe.steps=24", "initialise.recipe.log_every=6"),
     "targets.grid={embed_dim=[32, 48], depth=[2, 3]}",
 )
+
 
 def command(folder: Path, *arguments: str, timeout: float = 400) -> "subprocess.CompletedProcess[str]":
     """``python -m pipelines ...`` run in ``folder``."""
@@ -32,5 +32,3 @@ def command(folder: Path, *arguments: str, timeout: float = 400) -> "subprocess.
 def tiny(*overrides: str) -> list[str]:
     """Arguments of a run of the demo's own file at a size that takes seconds."""
     return [str(ROOT / "pipelines/experiments/digits.toml"), *(f"--set={o}" for o in (*TINY, *overrides))]
-
-

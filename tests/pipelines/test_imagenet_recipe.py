@@ -19,7 +19,8 @@ SMALL = (
     *("data.workers=0", "distil.workers=1", "distil.use_gpu=false", "distil.resources_per_worker={CPU=1}"),
     *("distil.recipe.epochs=", "distil.recipe.steps=2", "distil.recipe.warmup_steps=1", "distil.recipe.batch_size=4"),
     *("distil.sizes={embed_dim=[64], depth=[1]}", "templates.count=8", "initialise.subset=8"),
-    *("initialise.recipe.steps=2", "initialise.recipe.warmup_steps=1", "initialise.recipe.batch_size=4"),
+    *("initialise.recipe.steps=2", "initialise.recipe.warmup_steps=1"),
+    "initialise.recipe.batch_size=4",
     *("initialise.resources=[{cpus=1}]", "targets.grid={embed_dim=[64, 128], depth=[1, 2]}"),
 )
 

@@ -31,7 +31,7 @@ def server(folder: Path, port: int) -> Iterator[str]:
     try:
         until = time.monotonic() + 90
         while not answers(uri):
-            assert process.poll() is None and time.monotonic() < until, (folder / "server.log").read_text()  # noqa: PT018
+            assert process.poll() is None and time.monotonic() < until, (folder / "server.log").read_text()
             time.sleep(0.2)
         yield uri
     finally:

@@ -1,4 +1,4 @@
-"""The whole pipeline on real digits, a real two-worker Ray Train run, a real Ray Tune run with a failing size, a real database."""
+"""The whole pipeline on real digits: two Ray Train workers, Ray Tune with a failing size, a real database."""
 
 import csv
 import json
@@ -93,7 +93,10 @@ def test_a_size_is_read_back_by_mlflow_and_timm_alone_bit_equal(folder: Path) ->
         print(path)
     """
     python(folder, code)
-    read, kept = load_file(folder / "read.safetensors"), load_file(folder / "runs/digits/models/d048-l02/model.safetensors")
+    read, kept = (
+        load_file(folder / "read.safetensors"),
+        load_file(folder / "runs/digits/models/d048-l02/model.safetensors"),
+    )
     assert read.keys() == kept.keys() and all(read[name].equal(kept[name]) for name in kept)
 
 

@@ -1,0 +1,51 @@
+"""Run by torchrun-like processes of test_ddp.py: one DDP training over half of every batch; rank 0 writes what came out."""
+
+import sys
+
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from tests.wave.models import exact, images, spec_of, tiny
+from wave import Batch, Family, MultiSize, Recipe, SizeSampler, TargetSpec, Trainer, condense
+
+SIZES = [TargetSpec(8, 1), TargetSpec(32, 3), TargetSpec(24, 2), TargetSpec(16, 4)]
+
+
+def build(many: bool) -> torch.nn.Module:
+    ancestor = tiny()
+    model, family = condense(ancestor, spec_of(ancestor, count=8)), Family.of(ancestor)
+    return MultiSize(model, family, family.size, exact(symmetry="split", depth="linear")) if many else model
+
+
+def train(model: torch.nn.Module, many: bool, part: slice) -> dict[str, torch.Tensor]:
+    """Three steps; the gradients of the last and the parameters after it."""
+    recipe = Recipe(steps=3, log_every=1, lr=1e-3, clip_grad=None)
+    sampler = SizeSampler(SIZES, 2, seed=1) if many else None
+    trainer = Trainer(model, recipe, 3, sampler=sampler)
+
+    def batches(step: int):
+        for i in range(step, 3):
+            yield Batch(images(4, seed=i)[part], torch.arange(4)[part])
+
+    list(trainer.run(batches))
+    inner = trainer.inner
+    return {f"gradient.{k}": p.grad.clone() for k, p in inner.named_parameters()} | {
+        k: p.detach().clone() for k, p in inner.named_parameters()
+    }
+
+
+def main(rank: int, store: str, out: str, many: bool) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    try:
+        model = DistributedDataParallel(build(many))
+        result = train(model, many, slice(2 * rank, 2 * rank + 2))
+        if rank == 0:
+            torch.save(result, out)
+    finally:
+        distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] == "many")

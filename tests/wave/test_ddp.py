@@ -1,0 +1,42 @@
+"""Two processes with DDP train as one process does on the joined batch: one size, and several sampled sizes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.wave.ddp_worker import build, train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("sizes", ["one", "many"])
+def test_two_processes_equal_one(sizes: str, tmp_path: Path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-m", "tests.wave.ddp_worker"]
+    workers = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "store"), str(tmp_path / "out.pt"), sizes],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for worker in workers:
+            output, _ = worker.communicate(timeout=200)
+            assert worker.returncode == 0, output
+    finally:
+        for worker in workers:
+            worker.kill()
+    found = torch.load(tmp_path / "out.pt", weights_only=True)
+    expected = train(build(sizes == "many"), sizes == "many", slice(None))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=2e-5, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
