@@ -7,8 +7,6 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-# Two threads a process are enough for models this small, and leave room for Ray's workers.
-export OMP_NUM_THREADS ?= 2
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
@@ -45,7 +43,7 @@ lint: $(STAMP)
 	$(BIN)/basedpyright
 
 test: lint
-	$(BIN)/python -m pytest -m "not chaos"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not chaos"
 
 chaos: $(STAMP)
 	$(BIN)/python -m pytest -m chaos

@@ -60,7 +60,8 @@ def obtain(
 ) -> dict[str, Any]:
     """Put the ancestor into ``workspace.ancestor`` as a timm directory, unless it is there, and return its record.
 
-    ``source`` is what :func:`foresee` gave, if it was asked. The record holds accuracy on the test split, parameters and a key.
+    ``source`` is what :func:`foresee` gave, if it was asked. The record holds accuracy on the test split, parameters
+    and a key.
     """
     settings, own = experiment.ancestor, key(experiment, dataset)
     done = workspace.record(workspace.ancestor, own)
@@ -96,7 +97,7 @@ def _read(experiment: Experiment, dataset: Dataset) -> Source:
     settings = experiment.ancestor
     kind, _, rest = settings.source.partition(":")
     if kind == "local-dir":
-        found = load(absolute(rest, "ancestor.source"))
+        found = Source(*load(absolute(rest, "ancestor.source")))
     elif kind == "models":
         found = _from_registry(experiment, settings.source)
     else:
@@ -107,8 +108,8 @@ def _read(experiment: Experiment, dataset: Dataset) -> Source:
             model = pretrained(rest, dict(settings.model_args), f"ancestor.source={settings.source}")
         config = cast(dict[str, Any], model.pretrained_cfg)
         same = len(config["mean"]) == model.patch_embed.proj.in_channels
-        found = (model, *((config["mean"], config["std"]) if same else (dataset.mean, dataset.std)))
-    return Source(found[0], settings.mean or tuple(found[1]), settings.std or tuple(found[2]))
+        found = Source(model, *((config["mean"], config["std"]) if same else (dataset.mean, dataset.std)))
+    return Source(found.model, settings.mean or tuple(found.mean), settings.std or tuple(found.std))
 
 
 def _from_registry(experiment: Experiment, uri: str) -> Source:

@@ -114,15 +114,18 @@ def plan(file: str, overrides: tuple[str, ...]) -> int:
 
 @main.command()
 @click.argument("kind", type=click.Choice(["digits", "fashion-mnist", "imagefolder"]))
-@click.argument("source", required=False, type=click.Path())
-@click.argument("out", type=click.Path())
+@click.argument("places", nargs=-1, required=True, type=click.Path(), metavar="[SOURCE] OUT")
 @click.option("--image-size", type=int, default=None, help="Side in pixels that models will read (imagefolder).")
-def data(kind: Kind, source: str | None, out: str, image_size: int | None) -> None:
+def data(kind: Kind, places: tuple[str, ...], image_size: int | None) -> None:
     """Convert a data set of KIND from SOURCE to Parquet shards in folder OUT.
 
     digits needs no SOURCE; fashion-mnist finds Debian's package by itself; imagefolder reads SOURCE/train/CLASS/*.
     """
-    dataset = convert(kind, source or "", Path(out), image_size=image_size, progress=say)
+    if len(places) > 2:
+        raise click.UsageError(f"{len(places)} folders given; [SOURCE] OUT are at most two")
+    source = list(places)
+    out = source.pop()
+    dataset = convert(kind, source[0] if source else "", Path(out), image_size=image_size, progress=say)
     rows = {split: dataset.num_rows(split) for split in ("train", "test")}
     say(f"{out}: {rows['train']} training and {rows['test']} test images, {len(dataset.classes)} classes")
 

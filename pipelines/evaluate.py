@@ -1,5 +1,6 @@
 """Methods x sizes x seeds under one budget, as Tune trials; a finished cell is kept at once and never done twice."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -18,8 +19,9 @@ from wave.baselines import BASELINES
 from wave.errors import WaveError
 from wave.spec import TargetSpec
 from wave.storage import Templates
+from wave.vit import Family
 
-from . import ancestor, distil
+from . import ancestor, distil, preflight
 from .cell import OURS, Cell, rival_file, run_cell, train_rival, unreachable
 from .config import Experiment, load
 from .convert import prepared
@@ -43,9 +45,13 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
     for method in rules.methods:
         if method != OURS and method not in BASELINES:
             raise WaveError(f"evaluate.methods: {method!r} is unknown; known are {', '.join([OURS, *BASELINES])}")
-    with workspace.lock(), session(experiment.cluster):
+    with contextlib.ExitStack() as held:
+        held.enter_context(workspace.lock())
         dataset = prepared(experiment.data, say)
-        origin = ancestor.obtain(experiment, dataset, workspace)
+        found = preflight.check(experiment, dataset, workspace)
+        preflight.check_machine(experiment, Family.of(found.model))
+        held.enter_context(session(experiment.cluster))
+        origin = ancestor.obtain(experiment, dataset, workspace, found)
         stage1 = distil.distil(experiment, dataset, workspace, origin)
         source = Templates.load(workspace.templates).family.size
         kept = (

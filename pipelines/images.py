@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from timm.data.auto_augment import posterize
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
@@ -64,6 +64,7 @@ def decode(data: bytes, channels: int, where: str, draft: int | None = None) -> 
             return image.convert(MODES[channels])
     except _DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        reason = "no known format" if isinstance(error, UnidentifiedImageError) else reason
         raise WaveError(f"{where}: the image does not decode: {reason[:120]}") from None
 
 

@@ -133,7 +133,7 @@ def _check_ancestor(experiment: Experiment, dataset: Dataset, source: ancestor.S
     if family.in_chans != channels or size.img_size != side:
         raise WaveError(
             f"the ancestor reads {family.in_chans}x{size.img_size}x{size.img_size} images, {dataset.path} holds "
-            f"{channels}x{side}x{side}; convert the data to that, or change in_chans and img_size in ancestor.model_args"
+            f"{channels}x{side}x{side}; convert the data to that, or set in_chans and img_size in ancestor.model_args"
         )
 
 

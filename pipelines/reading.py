@@ -1,8 +1,10 @@
 """Models as other programs keep them: timm names, timm directories, checkpoint files; read without executing them."""
 
+import difflib
 import json
 import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +42,18 @@ def create(architecture: str, arguments: dict[str, Any], where: str, device: str
     cannot build, or one that is larger than this machine's memory.
     """
     if not timm.is_model(architecture):
-        near = timm.list_models(f"*{architecture[:6]}*")[:1] or ["vit_tiny_patch16_224"]
+        known = timm.list_models(["vit_*", "deit_*"])
+        near = difflib.get_close_matches(architecture, known, 1, 0.5) or ["vit_tiny_patch16_224"]
         raise WaveError(f"{where}: timm has no architecture {architecture!r}; nearest: {near[0]}")
     try:
         model = check_supported(timm.create_model(architecture, pretrained=False, **{**arguments, "device": "meta"}))
-        if device == "meta":
-            return model
         need, have = 4 * sum(p.numel() for p in model.parameters()), memory_bytes()
         if need > have:
             raise WaveError(
                 f"{architecture} takes {need / 1e9:.0f} GB, this machine has {have / 1e9:.0f}; make it smaller"
             )
+        if device == "meta":
+            return model
         return check_supported(timm.create_model(architecture, pretrained=False, **arguments))
     except WaveError as error:
         raise WaveError(f"{where}: {error}") from None
@@ -118,11 +121,15 @@ def load_checkpoint(
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # about the pickle's protocol
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WaveError(f"{path}: no such file") from None
-    except pickle.UnpicklingError as error:
-        raise WaveError(f"{path}: refused, it holds more than tensors ({first_line(error)}); use safetensors") from None
+    except pickle.UnpicklingError:
+        text = (
+            "refused, it holds more than tensors, which could run code, or is damaged; keep its tensors as safetensors"
+        )
+        raise WaveError(f"{path}: {text}") from None
     except (OSError, SafetensorError, EOFError, *_REFUSED) as error:
         raise WaveError(f"{path}: not a checkpoint this program reads ({first_line(error)}); use safetensors") from None
     for wrapper in ("state_dict", "model", "model_state_dict"):

@@ -1,7 +1,7 @@
 """Runs the command line many times for one start-up: imports everything once, then forks a process for each command.
 
-A request is a line of JSON on stdin: ``{"start": {"argv", "cwd", "env", "out"}}`` forks ``python -m pipelines ARGV`` with
-stdout and stderr in files OUT.out and OUT.err, and answers its process id; ``{"wait": pid}`` answers the exit status.
+A request is a line of JSON on stdin. ``{"start": {"argv", "cwd", "env", "out"}}`` forks ``python -m pipelines ARGV``,
+its output in the files OUT.out and OUT.err, and answers its process id; ``{"wait": pid}`` answers the exit status.
 The child runs ``pipelines/__main__.py`` as the interpreter would, but for the tidying up after it, which would copy
 every page of the parent (0.7 s of CPU a command).
 """
@@ -45,7 +45,7 @@ try:
     runpy.run_module("pipelines", run_name="__main__", alter_sys=True)
 except SystemExit as end:
     status = end.code
-except BaseException:  # as the interpreter does
+except BaseException:  # noqa: BLE001 (as the interpreter does)
     traceback.print_exc()
     status = 1
 sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Run by torchrun-like processes of test_ddp.py: one DDP training over half of every batch; rank 0 writes what came out."""
+"""One of the two processes of test_ddp.py: DDP trainings over half of every batch; rank 0 writes what came out."""
 
 import sys
 
@@ -35,11 +35,11 @@ def train(model: torch.nn.Module, many: bool, part: slice) -> dict[str, torch.Te
     }
 
 
-def main(rank: int, store: str, out: str, many: bool) -> None:
+def main(rank: int, store: str, out: str) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     try:
-        model = DistributedDataParallel(build(many))
-        result = train(model, many, slice(2 * rank, 2 * rank + 2))
+        part = slice(2 * rank, 2 * rank + 2)
+        result = {many: train(DistributedDataParallel(build(many)), many, part) for many in (False, True)}
         if rank == 0:
             torch.save(result, out)
     finally:
@@ -48,4 +48,4 @@ def main(rank: int, store: str, out: str, many: bool) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] == "many")
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -17,7 +17,9 @@ def test_with_as_many_templates_as_blocks_nothing_is_lost(family: str, order: st
     for kind, part in (("proj", "attn.proj"),):
         for i in range(2):
             name = f"blocks.{i}.{part}.weight"
-            torch.testing.assert_close(materialise(model)[name], ancestor.get_parameter(name).detach(), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                materialise(model)[name], ancestor.get_parameter(name).detach(), atol=1e-5, rtol=1e-5
+            )
         assert model.get_submodule("templates")(kind).shape == (8, 8, 8)
     small = {k: v for k, v in ancestor.named_parameters() if ".attn." not in k and ".mlp." not in k}
     assert len(small) > 5
@@ -33,7 +35,7 @@ def test_a_complete_basis_gives_the_ancestors_logits():
 def test_fewer_templates_fit_all_layers_together_in_least_squares():
     ancestor, spec = tiny(), TemplateSpec.uniform(8, 3)
     templates, state = closed_form(ancestor, spec)
-    errors = {n: 0.0 for n in (1, 3, 6)}
+    errors = dict.fromkeys((1, 3, 6), 0.0)
     for count in errors:
         fewer, own = closed_form(ancestor, TemplateSpec.uniform(8, count))
         for i in range(2):
@@ -43,14 +45,18 @@ def test_fewer_templates_fit_all_layers_together_in_least_squares():
     assert errors[1] > errors[3] > errors[6] > 0
     for kind, part in (("qkv", "attn.qkv"), ("fc2", "mlp.fc2")):
         weight = ancestor.get_parameter(f"blocks.1.{part}.weight").detach()
-        torch.testing.assert_close(fit_scalers(weight, templates[kind]), state[f"blocks.1.{part}.scalers"], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            fit_scalers(weight, templates[kind]), state[f"blocks.1.{part}.scalers"], atol=1e-5, rtol=1e-4
+        )
 
 
 def test_templates_and_scalers_start_with_equal_rms():
     templates, state = closed_form(tiny(), TemplateSpec.uniform(8, 3))
     for kind, part in zip(KINDS, ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), strict=True):
         scalers = torch.stack([state[f"blocks.{i}.{part}.scalers"] for i in range(2)])
-        assert float(scalers.square().mean().sqrt()) == pytest.approx(float(templates[kind].square().mean().sqrt()), rel=1e-4)
+        assert float(scalers.square().mean().sqrt()) == pytest.approx(
+            float(templates[kind].square().mean().sqrt()), rel=1e-4
+        )
 
 
 def test_a_random_start_takes_nothing_from_the_ancestor_and_repeats_with_its_seed():

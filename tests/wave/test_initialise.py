@@ -4,9 +4,20 @@ import pytest
 import torch
 
 from tests.wave.models import FAMILIES, exact, images, spec_of, tiny
-from wave import Family, Resampling, TargetSpec, TemplatedLinear, Templates, WaveError, condense, initialise, plain_model, target_model
-from wave.train import parameter_groups
+from wave import (
+    Family,
+    Resampling,
+    TargetSpec,
+    TemplatedLinear,
+    Templates,
+    WaveError,
+    condense,
+    initialise,
+    plain_model,
+    target_model,
+)
 from wave.recipe import Recipe
+from wave.train import parameter_groups
 
 
 def templates(family: str = "class token", options: Resampling | None = None) -> tuple[Templates, torch.nn.Module]:
@@ -45,7 +56,9 @@ def test_stage_two_trains_everything_but_the_templates():
 
 def test_growth_with_the_exact_options_is_the_auxiliary_model():
     found, model = templates(options=exact(symmetry="split"))
-    torch.testing.assert_close(initialise(found, TargetSpec(48, 5)).eval()(images()), model(images()), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        initialise(found, TargetSpec(48, 5)).eval()(images()), model(images()), atol=1e-5, rtol=1e-5
+    )
     other = initialise(found, TargetSpec(48, 5), Resampling(width_scale="none")).eval()
     assert not torch.allclose(other(images()), model(images()), atol=1e-2)
 

@@ -77,7 +77,9 @@ def test_activation_checkpointing_gives_equal_gradients():
     expected = gradients(model)
     model.set_grad_checkpointing(True)
     found = gradients(model)
-    assert {k for k in expected if k.startswith("templates.")} == {f"templates.{k}" for k in ("qkv", "proj", "fc1", "fc2")}
+    assert {k for k in expected if k.startswith("templates.")} == {
+        f"templates.{k}" for k in ("qkv", "proj", "fc1", "fc2")
+    }
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value)

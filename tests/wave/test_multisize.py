@@ -7,7 +7,18 @@ import torch
 from torch import nn
 
 from tests.wave.models import exact, images, spec_of, tiny
-from wave import Family, MultiSize, Resampling, SizeSampler, TargetSpec, Templates, WaveError, condense, initialise, resample
+from wave import (
+    Family,
+    MultiSize,
+    Resampling,
+    SizeSampler,
+    TargetSpec,
+    Templates,
+    WaveError,
+    condense,
+    initialise,
+    resample,
+)
 from wave.vit import own_state
 
 SIZES = [TargetSpec(8, 1), TargetSpec(16, 4), TargetSpec(24, 2), TargetSpec(32, 3), TargetSpec(16, 2)]

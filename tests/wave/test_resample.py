@@ -11,14 +11,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.wave.models import FAMILIES, exact, images, randomise, spec_of, tiny
-from wave import KINDS, Family, Resampling, TargetSpec, TemplateBank, TemplateSpec, WaveError, condense, resample, templated
+from wave import (
+    KINDS,
+    Family,
+    Resampling,
+    TargetSpec,
+    TemplateBank,
+    TemplateSpec,
+    WaveError,
+    condense,
+    resample,
+    templated,
+)
 from wave.resample import block_map, depth_map, split_factors
 from wave.vit import own_state
 
 ours = settings(max_examples=50, deadline=None)
 
 
-def auxiliary(family: str = "class token", spec: TemplateSpec | None = None, **arguments: object) -> tuple[nn.Module, Family]:
+def auxiliary(
+    family: str = "class token", spec: TemplateSpec | None = None, **arguments: object
+) -> tuple[nn.Module, Family]:
     """A templated model of random numbers in place of a distilled one."""
     plain = tiny(family, **arguments)
     found = Family.of(plain)
@@ -71,7 +84,9 @@ def test_growth_with_blocks_of_other_shapes(blocks: tuple[int, int]):
 
 
 def test_growth_with_one_shared_head_whose_blocks_are_full_size_is_a_depth_change_only():
-    spec = TemplateSpec({"qkv": (48, 16), "proj": (16, 16), "fc1": (64, 16), "fc2": (16, 64)}, dict.fromkeys(KINDS, 2), 8)
+    spec = TemplateSpec(
+        {"qkv": (48, 16), "proj": (16, 16), "fc1": (64, 16), "fc2": (16, 64)}, dict.fromkeys(KINDS, 2), 8
+    )
     model, family = auxiliary(spec=spec)
     resized(model, family, TargetSpec(16, 4), exact())
     with pytest.raises(WaveError, match="embed_dim"):
@@ -82,7 +97,9 @@ def test_interleave_changes_widths_in_equal_blocks_only():
     square = TemplateSpec.uniform(8, 3, order="interleave")
     model, family = auxiliary(spec=square)
     resized(model, family, TargetSpec(32, 3), exact())
-    mixed = TemplateSpec({"qkv": (8, 8), "proj": (8, 8), "fc1": (16, 8), "fc2": (8, 16)}, dict.fromkeys(KINDS, 3), 8, order="interleave")
+    mixed = TemplateSpec(
+        {"qkv": (8, 8), "proj": (8, 8), "fc1": (16, 8), "fc2": (8, 16)}, dict.fromkeys(KINDS, 3), 8, order="interleave"
+    )
     model, family = auxiliary(spec=mixed)
     resized(model, family, TargetSpec(16, 3), exact())
     with pytest.raises(WaveError, match="use order=tile"):
@@ -102,7 +119,9 @@ def test_interleave_keeps_the_function_of_one_head():
 def test_a_dense_state_grows_by_the_same_code():
     plain = tiny("registers")
     family = Family.of(plain)
-    state = resample(dict(plain.named_parameters()), family.size, family.resolve(TargetSpec(32, 3)), spec_of(plain), exact())
+    state = resample(
+        dict(plain.named_parameters()), family.size, family.resolve(TargetSpec(32, 3)), spec_of(plain), exact()
+    )
     grown = family.create(TargetSpec(32, 3))
     grown.load_state_dict(state, strict=True)
     torch.testing.assert_close(grown.eval()(images()), plain(images()), atol=1e-5, rtol=1e-5)
@@ -148,7 +167,11 @@ def test_linear_interpolates_between_neighbours():
 def test_identity_copies_every_layer_once_and_falls_back_to_nearest_when_shrinking():
     model, family = auxiliary()
     state = resample(own_state(model), family.size, family.resolve(TargetSpec(16, 5)), spec_of(tiny()), exact())
-    silent = [i for i in range(5) if not state[f"blocks.{i}.attn.proj.scalers"].any() and not state[f"blocks.{i}.mlp.fc2.bias"].any()]
+    silent = [
+        i
+        for i in range(5)
+        if not state[f"blocks.{i}.attn.proj.scalers"].any() and not state[f"blocks.{i}.mlp.fc2.bias"].any()
+    ]
     assert silent == [1, 2, 3]
     assert depths(Resampling(depth="identity"), 6, 3) == [0, 3, 5]
 
@@ -193,7 +216,9 @@ def test_the_reading_side_alone_is_scaled(scale: str, factor: float):
     state = resample(old, family.size, family.resolve(TargetSpec(32, 2)), spec_of(plain), options)
     rows = [*range(8), *range(8), *range(8, 16), *range(8, 16)]
     torch.testing.assert_close(state["head.weight"], factor * old["head.weight"][:, rows])
-    torch.testing.assert_close(state["blocks.0.attn.proj.weight"], factor * old["blocks.0.attn.proj.weight"][rows][:, rows])
+    torch.testing.assert_close(
+        state["blocks.0.attn.proj.weight"], factor * old["blocks.0.attn.proj.weight"][rows][:, rows]
+    )
     for name in ("norm.weight", "pos_embed", "blocks.0.attn.proj.bias", "patch_embed.proj.weight"):
         dim = 0 if name == "patch_embed.proj.weight" else -1
         torch.testing.assert_close(state[name], old[name].index_select(dim, torch.tensor(rows)))
@@ -275,7 +300,9 @@ def test_copies_stay_identical_without_and_diverge_with_a_broken_symmetry():
 def test_other_images_and_patches_are_resized_by_timm():
     model, family = auxiliary("registers")
     state = own_state(model)
-    found = resample(state, family.size, family.resolve(TargetSpec(16, 2, img_size=32, patch_size=4)), spec_of(tiny()), exact())
+    found = resample(
+        state, family.size, family.resolve(TargetSpec(16, 2, img_size=32, patch_size=4)), spec_of(tiny()), exact()
+    )
     expected = resample_abs_pos_embed(state["pos_embed"], [8, 8], [2, 2], num_prefix_tokens=3)
     torch.testing.assert_close(found["pos_embed"], expected)
     assert torch.equal(found["pos_embed"][:, :3], state["pos_embed"][:, :3])
@@ -284,8 +311,16 @@ def test_other_images_and_patches_are_resized_by_timm():
 
 def test_the_head_is_kept_for_the_same_classes_only():
     model, family = auxiliary("distilled")
-    names = {c: set(resample(own_state(model), family.size, family.resolve(TargetSpec(16, 2, c)), spec_of(tiny()), exact())) for c in (5, 6)}
-    assert {n for n in names[5] if n.startswith("head")} == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
+    names = {
+        c: set(resample(own_state(model), family.size, family.resolve(TargetSpec(16, 2, c)), spec_of(tiny()), exact()))
+        for c in (5, 6)
+    }
+    assert {n for n in names[5] if n.startswith("head")} == {
+        "head.weight",
+        "head.bias",
+        "head_dist.weight",
+        "head_dist.bias",
+    }
     assert names[5] - names[6] == {n for n in names[5] if n.startswith("head")}
 
 
@@ -306,7 +341,8 @@ def test_the_map_is_linear_and_gradients_flow_through_it(target: tuple[int, int]
 
 
 @pytest.mark.parametrize(
-    "change", [{"depth": "cubic"}, {"width_scale": "half"}, {"symmetry": "mirror"}, {"strength": -0.1}, {"strength": math.nan}]
+    "change",
+    [{"depth": "cubic"}, {"width_scale": "half"}, {"symmetry": "mirror"}, {"strength": -0.1}, {"strength": math.nan}],
 )
 def test_impossible_options(change: dict[str, object]):
     with pytest.raises(WaveError, match=next(iter(change))):

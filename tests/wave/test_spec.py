@@ -42,9 +42,9 @@ def test_impossible_templates(change: dict[str, object], message: str):
 
 
 def test_an_impossible_width_names_the_nearest():
-    with pytest.raises(WaveError, match="embed_dim=20 .*nearest valid widths: 16 and 24"):
+    with pytest.raises(WaveError, match=r"embed_dim=20 .*nearest valid widths: 16 and 24"):
         SPEC.grid("qkv", 20)
-    with pytest.raises(WaveError, match="nearest valid widths: 8$"):
+    with pytest.raises(WaveError, match=r"nearest valid widths: 8$"):
         SPEC.check(3)
     wide = TemplateSpec(dict.fromkeys(KINDS, (7, 7)) | {"proj": (8, 8)}, dict.fromkeys(KINDS, 2), 8, mlp_ratio=4.01)
     with pytest.raises(WaveError, match=r"embed_dim=9 cannot be built"):
@@ -96,7 +96,14 @@ def test_json_there_and_back():
 
 @pytest.mark.parametrize(
     "change",
-    [{"blocks": 3}, {"blocks": {"qkv": [8]}}, {"counts": {"qkv": "many"}}, {"head_dim": "8"}, {"head_dim": 0}, {"order": 1}],
+    [
+        {"blocks": 3},
+        {"blocks": {"qkv": [8]}},
+        {"counts": {"qkv": "many"}},
+        {"head_dim": "8"},
+        {"head_dim": 0},
+        {"order": 1},
+    ],
 )
 def test_damaged_json(change: dict[str, object]):
     with pytest.raises(WaveError):

@@ -9,7 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from tests.wave.models import exact, spec_of, tiny
-from wave import Batch, Diverged, Family, MultiSize, Recipe, SizeSampler, TargetSpec, Teacher, Trainer, WaveError, condense
+from wave import (
+    Batch,
+    Diverged,
+    Family,
+    MultiSize,
+    Recipe,
+    SizeSampler,
+    TargetSpec,
+    Teacher,
+    Trainer,
+    WaveError,
+    condense,
+)
 from wave.measure import all_logits
 from wave.train import distillation_loss, parameter_groups
 
@@ -81,7 +93,9 @@ def test_the_loss_is_computed_in_float32_and_vanishes_for_equal_logits():
     z = torch.randn(4, 5)
     recipe = Recipe(steps=1, ce_weight=0.0, tau=4.0)
     assert float(distillation_loss(z, torch.zeros(4, dtype=torch.long), z, recipe)) == pytest.approx(0, abs=1e-6)
-    assert distillation_loss(z.bfloat16(), torch.zeros(4, dtype=torch.long), z.bfloat16(), recipe).dtype == torch.float32
+    assert (
+        distillation_loss(z.bfloat16(), torch.zeros(4, dtype=torch.long), z.bfloat16(), recipe).dtype == torch.float32
+    )
 
 
 def test_the_loss_of_several_sizes_is_their_mean():
@@ -90,7 +104,9 @@ def test_the_loss_of_several_sizes_is_their_mean():
     sizes = [TargetSpec(32, 2), TargetSpec(8, 1)]
     run = trainer(multi, sampler=lambda _: sizes)
     batch = next(stream(0))
-    expected = [float(distillation_loss(z, batch.labels, None, run.recipe).detach()) for z in multi(batch.images, sizes)]
+    expected = [
+        float(distillation_loss(z, batch.labels, None, run.recipe).detach()) for z in multi(batch.images, sizes)
+    ]
     assert next(run.run(stream))["loss"] == pytest.approx(sum(expected) / 3, rel=1e-5)
 
 
@@ -234,9 +250,11 @@ def test_the_average_is_what_is_kept():
 def test_mixing_leaves_the_loaders_images_alone_and_keeps_the_labels_mass():
     fixed = next(stream(0))
     before = fixed.images.clone()
-    losses = [m["loss"] for m in trainer(mixup=1.0, cutmix=1.0, lr=1e-7, min_lr=0.0).run(lambda _: itertools.repeat(fixed))]
+    losses = [
+        m["loss"] for m in trainer(mixup=1.0, cutmix=1.0, lr=1e-7, min_lr=0.0).run(lambda _: itertools.repeat(fixed))
+    ]
     assert torch.equal(fixed.images, before)
-    assert len(set(losses)) > 3  # drawn anew in every step
+    assert len({round(x, 3) for x in losses}) > 3  # drawn anew in every step
     odd = Batch(fixed.images[:5], fixed.labels[:5])
     list(trainer(mixup=1.0).run(lambda _: itertools.repeat(odd)))
 

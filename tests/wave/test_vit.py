@@ -11,7 +11,17 @@ from timm.models.vision_transformer import ParallelScalingBlock
 from torch import nn
 
 from tests.wave.models import FAMILIES, TINY, VIT, images, randomise, spec_of, tiny
-from wave import KINDS, Family, TargetSpec, TemplateBank, TemplatedLinear, TemplateSpec, WaveError, materialise, templated
+from wave import (
+    KINDS,
+    Family,
+    TargetSpec,
+    TemplateBank,
+    TemplatedLinear,
+    TemplateSpec,
+    WaveError,
+    materialise,
+    templated,
+)
 from wave.vit import axes, ratio, size_of
 
 SIZES = [(8, 1), (16, 1), (16, 3), (24, 2), (40, 2), (48, 4), (64, 1)]
@@ -179,13 +189,15 @@ def test_a_model_that_timm_did_not_create_and_oblong_images_are_refused():
     model.pretrained_cfg = {}
     with pytest.raises(WaveError, match="which timm architecture"):
         Family.of(model)
-    with pytest.raises(WaveError, match="16x24.*square"):
+    with pytest.raises(WaveError, match=r"16x24.*square"):
         Family.of(tiny(img_size=(16, 24)))
 
 
 def test_the_small_tensors_stay_the_ancestors():
     model = tiny("distilled")
-    kept = {k: v.detach().clone() for k, v in model.named_parameters() if not any(f"{p}.weight" in k for p in PART.values())}
+    kept = {
+        k: v.detach().clone() for k, v in model.named_parameters() if not any(f"{p}.weight" in k for p in PART.values())
+    }
     state = templated(model, TemplateBank(spec_of(model))).state_dict()
     assert "head_dist.bias" in kept
     assert all(torch.equal(state[k], v) for k, v in kept.items())

@@ -15,7 +15,8 @@ from ..spec import TargetSpec, TemplateSpec
 from ..vit import Family
 
 Batches = Callable[[int], Iterator[Batch]]
-"""``batches(step)`` iterates over training batches from that step on, as :class:`wave.train.Trainer` reads them."""
+"""``batches(step)`` iterates over training batches from that step on, as :class:`wave.train.Trainer` reads them; images
+have the target's size, labels its classes."""
 
 Reach = Callable[[TargetSpec, TargetSpec], str | None]
 
@@ -78,11 +79,16 @@ class Baseline:
     stage1: MakeStage1 | None = None
 
 
+SALT = 0x5EED
+"""Without it a classifier drawn with the seed of the ancestor's training would be the one that the ancestor started
+from, which its trained features still fit."""
+
+
 @contextmanager
 def seeded(seed: int) -> Generator[None]:
-    """torch's random numbers on the CPU start from ``seed`` inside, and go on outside as if nothing had happened."""
+    """torch's random numbers on the CPU depend on ``seed`` alone inside, and go on outside as if nothing happened."""
     before = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
+    torch.default_generator.manual_seed(seed * 1_000_003 + SALT)
     try:
         yield
     finally:

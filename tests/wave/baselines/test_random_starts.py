@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from wave.baselines import BASELINES
+from wave.baselines.base import seeded
 from wave.baselines.heur_lg import num_inherited
 from wave.baselines.mimetic import noisy_identity, split
 from wave.spec import TargetSpec
@@ -15,9 +16,21 @@ WIDE = TargetSpec(64, 2)
 
 def test_timm_default_is_what_timm_draws(family, ancestor):
     state = BASELINES["timm_default"].initialise(ancestor, family, WIDE, 11)
-    torch.manual_seed(11)
-    for key, value in family.create(WIDE).state_dict().items():
-        assert torch.equal(state[key], value)
+    with seeded(11):
+        expected = family.create(WIDE).state_dict()
+    assert all(torch.equal(state[key], value) for key, value in expected.items())
+    assert state["blocks.0.mlp.fc1.weight"].std() == pytest.approx(0.02, rel=0.05)
+    assert not state["blocks.0.mlp.fc1.bias"].any()
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_drawn_classifier_is_not_the_ancestors_own_start(family, ancestor, seed: int):
+    """Same seed, same size: the ancestor's features would fit it better than any other."""
+    torch.manual_seed(seed)
+    began = family.create(family.size).state_dict()["head.weight"]
+    for name in ("timm_default", "weight_selection", "heur_lg"):
+        drawn = BASELINES[name].initialise(ancestor, family, family.size, seed)["head.weight"]
+        assert torch.cosine_similarity(drawn.flatten(), began.flatten(), dim=0).abs() < 0.4
 
 
 def test_kaiming_variance_is_two_over_fan_in(family, ancestor):

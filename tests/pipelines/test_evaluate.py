@@ -1,0 +1,97 @@
+"""The comparison: Fashion-MNIST's own file at its smoke budget, every method, resumed; and plan beside it."""
+
+import gzip
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.pipelines.support import ROOT, command
+from wave.baselines import BASELINES
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+FILE = str(ROOT / "pipelines/experiments/fashion_mnist.toml")
+SMALL = (
+    *("data.source=idx", "evaluate.budget=smoke", "ancestor.recipe.steps=20", "ancestor.recipe.warmup_steps=5"),
+    *("ancestor.recipe.log_every=10", "distil.recipe.steps=4", "distil.recipe.warmup_steps=1", "distil.workers=1"),
+    "evaluate.sizes=[{embed_dim=96, depth=4}, {embed_dim=64, depth=3}]",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with made-up IDX files in Fashion-MNIST's format, and one comparison made from them."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    (folder / "idx").mkdir()
+    generator = np.random.default_rng(0)
+    for prefix, count in (("train", 640), ("t10k", 300)):
+        labels = np.arange(count, dtype=np.uint8) % 10
+        images = generator.integers(0, 60, (count, 28, 28), dtype=np.uint8)
+        images[np.arange(count), labels * 2] = 255
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = struct.pack(f">I{array.ndim}I", 0x800 | array.ndim, *array.shape)
+            path = folder / "idx" / f"{prefix}-{kind}-ubyte.gz"
+            path.write_bytes(gzip.compress(header + array.tobytes(), 1))
+    done = command(folder, "evaluate", FILE, *(f"--set={o}" for o in SMALL), timeout=880)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    text = (folder / "runs/fashion-mnist/evaluation-smoke.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_every_method_has_a_row_at_step_0_and_at_the_end_of_each_size_it_reaches(folder: Path) -> None:
+    found = {
+        (r["method"], r["embed_dim"], r["depth"]) for r in rows(folder) if r["steps"] in (0, BASELINES["ligo"].steps)
+    }
+    assert {method for method, _, _ in found} == {"wave", *BASELINES} - {"ligo"}  # which only grows
+    assert ("tleg", 96, 4) in found and ("tleg", 64, 3) not in found
+    for row in rows(folder):
+        assert 0 <= float(str(row["accuracy"])) <= 1
+        assert {
+            "dataset",
+            "method",
+            "embed_dim",
+            "depth",
+            "seed",
+            "steps",
+            "accuracy",
+            "seconds",
+            "lr",
+            "key",
+        } <= row.keys()
+
+
+def test_the_table_says_what_a_method_cannot_reach(folder: Path) -> None:
+    table = (folder / "stdout").read_text()
+    assert "depth only" in table and "growth only" in table
+
+
+def test_only_missing_cells_are_done_again(folder: Path) -> None:
+    path = folder / "runs/fashion-mnist/evaluation-smoke.jsonl"
+    before = path.read_text().splitlines(keepends=True)
+    gone = rows(folder)[0]["key"]
+    path.write_text("".join(line for line in before if json.loads(line)["key"] != gone))
+    done = command(folder, "evaluate", FILE, *(f"--set={o}" for o in SMALL), timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 to do" in done.stdout
+    again = {r["key"]: r["accuracy"] for r in rows(folder) if r["steps"] == 2 or r["key"] != gone}
+    first = {json.loads(line)["key"]: json.loads(line)["accuracy"] for line in before}
+    assert again.keys() == first.keys() and len(rows(folder)) == len(before)
+
+
+def test_plan_names_every_size_and_the_minutes(folder: Path) -> None:
+    done = command(folder, "plan", FILE, *(f"--set={o}" for o in SMALL))
+    assert done.returncode == 0, done.stderr
+    assert "d192-l12" in done.stdout and "stage 2, 24 sizes" in done.stdout and "minutes here" in done.stdout
+
+
+def test_an_unknown_method_is_one_line(folder: Path) -> None:
+    done = command(folder, "evaluate", FILE, '--set=evaluate.methods=["tlge"]')
+    assert done.returncode == 2 and "tlge" in done.stderr and "Traceback" not in done.stderr
