@@ -27,7 +27,7 @@ SMALL = (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An ImageFolder of two classes and a DeiT of width 128 that was never trained, in place of the downloaded DeiT-B."""
+    """An ImageFolder of two classes, and an untrained DeiT of width 128 in place of the downloaded DeiT-B."""
     generator = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 3)):
         for label in ("cat", "dog"):

@@ -254,7 +254,7 @@ def test_mixing_leaves_the_loaders_images_alone_and_keeps_the_labels_mass():
         m["loss"] for m in trainer(mixup=1.0, cutmix=1.0, lr=1e-7, min_lr=0.0).run(lambda _: itertools.repeat(fixed))
     ]
     assert torch.equal(fixed.images, before)
-    assert len({round(x, 3) for x in losses}) > 3  # drawn anew in every step
+    assert max(losses) - min(losses) > 5e-3  # drawn anew in every step, at a rate that moves nothing
     odd = Batch(fixed.images[:5], fixed.labels[:5])
     list(trainer(mixup=1.0).run(lambda _: itertools.repeat(odd)))
 
