@@ -243,12 +243,8 @@ class Evaluate(Section):
     @model_validator(mode="after")
     def _smoke(self) -> Self:
         if self.budget == "smoke" and self.steps != [2]:
-            few = {
-                "sizes": [*self.sizes[:1], *self.sizes[1:][-1:]],
-                "seeds": self.seeds[:1],
-                "learning_rates": self.learning_rates[:1],
-            }
-            few |= {"steps": [2], "train_images": 512, "test_images": 256}
+            few = {"sizes": [*self.sizes[:1], *self.sizes[1:][-1:]], "seeds": self.seeds[:1], "steps": [2]}
+            few |= {"learning_rates": self.learning_rates[:1], "train_images": 512, "test_images": 256}
             for key, value in few.items():
                 object.__setattr__(self, key, value)  # frozen: reduced, once
         return self
