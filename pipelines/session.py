@@ -20,6 +20,7 @@ from wave.errors import WaveError
 from wave.train import Metrics
 
 from .config import Cluster
+from .lines import Lines
 
 ROOT = Path(__file__).resolve().parent.parent
 UNNEEDED = [
@@ -47,20 +48,6 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "30",
 }
 _ACTOR = "wave-progress"
-
-
-class _Lines:
-    """An actor that keeps lines until the driver fetches them."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def add(self, line: str) -> None:
-        self.lines.append(line)
-
-    def take(self) -> list[str]:
-        lines, self.lines = self.lines, []
-        return lines
 
 
 @contextlib.contextmanager
@@ -124,7 +111,7 @@ def _interrupt(*_: object) -> None:
 
 @contextlib.contextmanager
 def _printing() -> Iterator[None]:
-    actor: Any = ray.remote(num_cpus=0)(_Lines).options(name=_ACTOR, get_if_exists=True).remote()
+    actor: Any = ray.remote(num_cpus=0)(Lines).options(name=_ACTOR, get_if_exists=True).remote()
     done = threading.Event()
 
     def flush() -> None:
