@@ -23,9 +23,10 @@ class Recipe:
     """One training. Exactly one of ``steps`` and ``epochs`` is given. Raises :class:`WaveError` for impossible values.
 
     ``batch_size`` counts images over all workers; ``lr`` is the peak of timm's cosine schedule after a linear warm-up
-    of ``warmup_steps``, down to ``min_lr``. The loss is ``kl_weight * tau^2 * KL(teacher || student at tau) +
-    ce_weight * CE`` (WAVE, stage 1); the KL term needs a teacher. ``template_lr_scale`` and ``scaler_lr_scale``
-    multiply the rate of their group. ``bfloat16`` is autocast; weights are always built in float32.
+    of ``warmup_steps``, down to ``min_lr``. ``clip_grad`` bounds the gradient's norm, 0 does not. The loss is
+    ``kl_weight * tau^2 * KL(teacher || student at tau) + ce_weight * CE`` (WAVE, stage 1); the KL term needs a
+    teacher. ``template_lr_scale`` and ``scaler_lr_scale`` multiply the rate of their group. ``bfloat16`` is autocast;
+    weights are always built in float32.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -37,7 +38,7 @@ class Recipe:
     weight_decay: float = 0.05
     warmup_steps: int = 0
     min_lr: float = 1e-5
-    clip_grad: float | None = 1.0
+    clip_grad: float = 1.0
     precision: Precision = "float32"
     tau: float = 1.0
     kl_weight: float = 1.0
@@ -68,15 +69,13 @@ class Recipe:
             if not getattr(self, name) > 0:
                 raise WaveError(f"{name}={getattr(self, name)} must be greater than 0")
         for name in (
-            *("weight_decay", "warmup_steps", "min_lr", "kl_weight", "ce_weight", "mixup", "cutmix"),
+            *("clip_grad", "weight_decay", "warmup_steps", "min_lr", "kl_weight", "ce_weight", "mixup", "cutmix"),
             *("template_lr_scale", "scaler_lr_scale"),
         ):
             if not getattr(self, name) >= 0:
                 raise WaveError(f"{name}={getattr(self, name)} must not be negative")
         if self.kl_weight == 0 and self.ce_weight == 0:
             raise WaveError("kl_weight=0 and ce_weight=0 leave no loss; set one of them to 1")
-        if self.clip_grad is not None and not self.clip_grad > 0:
-            raise WaveError(f"clip_grad={self.clip_grad} must be greater than 0; leave it out to switch clipping off")
         if not 0 <= self.label_smoothing < 1:
             raise WaveError(f"label_smoothing={self.label_smoothing} must be in [0, 1)")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:

@@ -148,7 +148,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             loss = self._loss(batch)
             loss.backward()  # pyright: ignore[reportUnknownMemberType]
-            if self.recipe.clip_grad is not None:
+            if self.recipe.clip_grad:
                 nn.utils.clip_grad_norm_(self.inner.parameters(), self.recipe.clip_grad)
             self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
             self.step += 1
