@@ -1,0 +1,48 @@
+"""Do copies made by growing need their symmetry broken? Grown models trained on with each option, by accuracy.
+
+``python -m benchmarks.symmetry RUN_FOLDER DATA_FOLDER OUT.jsonl``: RUN_FOLDER is the output of a finished run. The
+auxiliary size is grown to twice its width by ``width_scale = "copies"`` (the function is preserved), then all weights
+are trained for 100 steps. One line of JSON a run.
+"""
+
+import datetime
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+import torch
+
+from pipelines.data import open_dataset
+from pipelines.loader import MemoryBatches, eval_batches
+from wave import Recipe, Resampling, TargetSpec, Templates, Trainer, accuracy, initialise
+
+OPTIONS = [("none", 0.0), *((s, k) for s in ("split", "noise") for k in (0.03, 0.1, 0.3, 1.0))]
+
+
+def main(run: str, data: str, out: str) -> None:
+    templates, dataset = Templates.load(Path(run) / "templates"), open_dataset(data)
+    target = TargetSpec(2 * templates.size.embed_dim, templates.size.depth)
+    test = dataset.arrays("test")
+    torch.set_num_threads(1)
+    for symmetry, strength in OPTIONS:
+        for seed in range(3):
+            options = Resampling(width_scale="copies", symmetry=symmetry, strength=strength, seed=seed)  # type: ignore[arg-type]
+            model = initialise(templates, target, options)
+            batches = MemoryBatches(*dataset.arrays("train"), dataset.mean, dataset.std, 64, seed)
+            row: dict[str, object] = {"symmetry": symmetry, "strength": strength, "seed": seed, "size": target.name}
+            row["before"] = accuracy(model, eval_batches(*test, dataset.mean, dataset.std, 256))
+            trainer = Trainer(
+                model, Recipe(steps=100, batch_size=64, lr=1e-3, warmup_steps=10, kl_weight=0), 100, seed=seed
+            )
+            row["loss"] = [round(m["loss"], 4) for m in trainer.run(batches)]
+            row["after"] = accuracy(model, eval_batches(*test, dataset.mean, dataset.std, 256))
+            row |= {"machine": f"{platform.machine()}, {os.cpu_count()} CPUs", "date": str(datetime.date.today())}
+            with Path(out).open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
