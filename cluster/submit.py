@@ -1,5 +1,7 @@
 """From a file on a laptop to a job on a cluster: pack, pin, name, send."""
 
+import shutil
+import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +40,12 @@ class Submitted:
     files: int
 
 
-def environment(tracking_uri: str) -> dict[str, str]:
+def environment(tracking_uri: str, root: Path = Path()) -> dict[str, str]:
     """The variables that every process of a job gets, whatever its machine has. No secret is among them."""
+    git = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False) if shutil.which("git") else None
     return {
+        "WAVE_GIT_COMMIT": commit.stdout.strip() if commit and commit.returncode == 0 else "unknown",
         "PYTHONUNBUFFERED": "1",
         "PYTHONHASHSEED": "0",
         "MLFLOW_TRACKING_URI": tracking_uri,
@@ -59,7 +64,7 @@ def submit(request: Request, target: Target) -> Submitted:
     output = run.output(wanted, storage)
     with tempfile.TemporaryDirectory(prefix="wave-job-") as folder:
         packed.copy(Path(folder))
-        runtime_env: dict[str, object] = {"working_dir": folder, "env_vars": environment(tracking)}
+        runtime_env: dict[str, object] = {"working_dir": folder, "env_vars": environment(tracking, request.root)}
         if request.requirements:
             runtime_env["pip"] = pack.requirements(request.requirements)
         job, how = Jobs(target).submit(wanted.id, wanted.name, output, command, runtime_env)

@@ -1,5 +1,6 @@
 """Stage 2 on Ray Tune: one function trial a size, reused actors, data shared as numpy; only what is missing is done."""
 
+import os
 import subprocess
 import time
 from dataclasses import asdict
@@ -165,7 +166,9 @@ def reason(error: BaseException) -> str:
 
 
 def git_commit() -> str:
-    """The checkout's commit, or "unknown" outside a repository."""
+    """The checkout's commit; a job's upload has none and is told by WAVE_GIT_COMMIT; else "unknown"."""
+    if told := os.environ.get("WAVE_GIT_COMMIT"):
+        return told
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(ROOT), capture_output=True, text=True, check=False)
     except OSError:

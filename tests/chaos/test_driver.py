@@ -1,4 +1,4 @@
-"""The driver is killed at random moments of a run; the same command goes on each time, nothing is lost or done twice."""
+"""The driver is killed at random moments of a run; the same command goes on each time: nothing lost or done twice."""
 
 import json
 import os
