@@ -59,11 +59,14 @@ def distil(experiment: Experiment, dataset: Dataset, workspace: Workspace, origi
     test = evaluation_batches(dataset, experiment.data, 256)
     reached = accuracy(templates.auxiliary(), test())
     share = templates.spec.num_parameters() / origin["parameters"]
+    exchanged = num_parameters(templates.auxiliary()) / origin["parameters"]
     say(
         f"stage 1: {templates.spec.num_parameters()} template parameters, {share:.1%} of the ancestor's; "
-        f"auxiliary accuracy {reached:.3f}, ancestor {origin['accuracy']:.3f}"
+        f"auxiliary accuracy {reached:.3f}, ancestor {origin['accuracy']:.3f}; "
+        f"workers exchange {exchanged:.1%} of the dense model's gradients"
     )
     record = {
+        "exchanged": exchanged,
         "accuracy": reached,
         "share": share,
         "digest": templates.digest,

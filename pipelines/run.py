@@ -51,7 +51,7 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
         summary = {
             "name": experiment.name,
             "ancestor": {k: origin[k] for k in ("accuracy", "parameters")},
-            "templates": {k: stage1[k] for k in ("accuracy", "parameters", "share", "digest")},
+            "templates": {k: stage1[k] for k in ("accuracy", "parameters", "share", "exchanged", "digest")},
         }
         rows = list(outcome.values())
         results.write(workspace.root, summary, rows, outcome.failed)
