@@ -18,7 +18,7 @@ from wave.teacher import Teacher
 
 from .config import Experiment
 from .data import Dataset
-from .loader import evaluation_batches
+from .loader import augment_of, evaluation_batches
 from .reading import create, first_line, load, load_checkpoint, pretrained
 from .session import say
 from .store import existing_store
@@ -38,7 +38,8 @@ def key(experiment: Experiment, dataset: Dataset) -> str:
     """What the ancestor depends on."""
     settings = experiment.ancestor
     return key_of(
-        "ancestor", settings.model_dump(mode="json"), experiment.seed, dataset.digest, _stamp(settings.source)
+        *("ancestor", settings.model_dump(mode="json"), experiment.seed, dataset.digest, _stamp(settings.source)),
+        augment_of(experiment.data) if settings.source == "train" else None,
     )
 
 

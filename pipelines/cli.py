@@ -11,7 +11,7 @@ from click.decorators import FC
 from wave.errors import WaveError
 
 from . import forecast, registry
-from .convert import Kind, convert
+from .convert import Kind, Statistics, convert
 from .evaluate import evaluate as run_evaluation
 from .report import report as make_report
 from .results import show_models
@@ -116,7 +116,13 @@ def plan(file: str, overrides: tuple[str, ...]) -> int:
 @click.argument("kind", type=click.Choice(["digits", "fashion-mnist", "imagefolder"]))
 @click.argument("places", nargs=-1, required=True, type=click.Path(), metavar="[SOURCE] OUT")
 @click.option("--image-size", type=int, default=None, help="Side in pixels that models will read (imagefolder).")
-def data(kind: Kind, places: tuple[str, ...], image_size: int | None) -> None:
+@click.option(
+    "--statistics",
+    type=click.Choice(["imagenet", "measured"]),
+    default="imagenet",
+    help="Mean and std of an imagefolder: ImageNet's, or measured on a sample.",
+)
+def data(kind: Kind, places: tuple[str, ...], image_size: int | None, statistics: Statistics) -> None:
     """Convert a data set of KIND from SOURCE to Parquet shards in folder OUT.
 
     digits needs no SOURCE; fashion-mnist finds Debian's package by itself; imagefolder reads SOURCE/train/CLASS/*.
@@ -125,7 +131,9 @@ def data(kind: Kind, places: tuple[str, ...], image_size: int | None) -> None:
         raise click.UsageError(f"{len(places)} folders given; [SOURCE] OUT are at most two")
     source = list(places)
     out = source.pop()
-    dataset = convert(kind, source[0] if source else "", Path(out), image_size=image_size, progress=say)
+    dataset = convert(
+        kind, source[0] if source else "", Path(out), image_size=image_size, statistics=statistics, progress=say
+    )
     rows = {split: dataset.num_rows(split) for split in ("train", "test")}
     say(f"{out}: {rows['train']} training and {rows['test']} test images, {len(dataset.classes)} classes")
 

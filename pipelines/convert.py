@@ -23,6 +23,7 @@ from .sections import Data
 from .shards import Metadata
 from .workspace import absolute
 
+Statistics = Literal["imagenet", "measured"]
 Kind = Literal["digits", "fashion-mnist", "imagefolder"]
 Progress = Callable[[str], None]
 Row = tuple[bytes, int]
@@ -36,7 +37,7 @@ def convert(
     *,
     image_size: int | None = None,
     rows_per_shard: int | None = None,
-    statistics: Literal["imagenet", "measured"] = "imagenet",
+    statistics: Statistics = "imagenet",
     progress: Progress = lambda line: None,
 ) -> Dataset:
     """Write ``out``, a folder of Parquet shards, and open it. Nothing is left behind when it fails.

@@ -18,7 +18,7 @@ from wave.vit import Family
 from . import ancestor
 from .config import Experiment
 from .data import Dataset
-from .loader import evaluation_batches
+from .loader import augment_of, evaluation_batches
 from .session import say
 from .training import Work, fit
 from .workspace import Workspace, key_of
@@ -37,7 +37,8 @@ def key(experiment: Experiment, origin: dict[str, Any]) -> str:
     exclude = {"workers", "resources_per_worker", "use_gpu", "max_failures"}
     settings = experiment.distil.model_dump(mode="json", exclude=exclude)
     shapes = experiment.templates.model_dump(mode="json")
-    return key_of("templates", origin["key"], shapes, settings, resampling(experiment), experiment.seed)
+    rule, augment = resampling(experiment), augment_of(experiment.data)
+    return key_of("templates", origin["key"], shapes, settings, rule, augment, experiment.seed)
 
 
 def distil(experiment: Experiment, dataset: Dataset, workspace: Workspace, origin: dict[str, Any]) -> dict[str, Any]:
@@ -56,8 +57,7 @@ def distil(experiment: Experiment, dataset: Dataset, workspace: Workspace, origi
     fit(experiment, dataset.path, workspace, name, _build)
     shutil.rmtree(workspace.ray / name, ignore_errors=True)
     templates = Templates.load(workspace.templates)
-    test = evaluation_batches(dataset, experiment.data, 256)
-    reached = accuracy(templates.auxiliary(), test())
+    reached = float(templates.info["metrics"]["accuracy"])
     share = templates.spec.num_parameters() / origin["parameters"]
     exchanged = num_parameters(templates.auxiliary()) / origin["parameters"]
     say(
@@ -93,11 +93,20 @@ def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wo
     def keep(trained: nn.Module, metrics: dict[str, Any]) -> None:
         if not isinstance(trained, MultiSize):
             raise WaveError(f"stage 1 ended with {type(trained).__name__}, not a MultiSize model")
+        device = next(trained.parameters()).device
+        reached = accuracy(trained.auxiliary, evaluation_batches(dataset, experiment.data, 256)(), device)
+        origin = workspace.record(workspace.ancestor, ancestor.key(experiment, dataset)) or {}
+        known = {k: origin.get(k) for k in ("key", "accuracy")}
         info = {
-            "ancestor": {"source": experiment.ancestor.source, "parameters": num_parameters(teacher.model)},
+            "ancestor": {
+                "source": experiment.ancestor.source,
+                "architecture": family.architecture,
+                "parameters": num_parameters(teacher.model),
+                **known,
+            },
             "data": {"digest": dataset.digest, "mean": list(dataset.mean), "std": list(dataset.std)},
             "classes": list(dataset.classes),
-            "metrics": {k: metrics[k] for k in ("steps", "workers")},
+            "metrics": {"accuracy": reached, **{k: metrics[k] for k in ("steps", "workers")}},
         }
         Templates.of(trained.auxiliary, family, rule, info).save(workspace.templates)
 

@@ -20,7 +20,7 @@ from wave.storage import Templates
 from . import ancestor, publish, runs
 from .config import Experiment, parse, redacted, resolved
 from .data import Dataset
-from .loader import eval_batches, held_in_memory
+from .loader import augment_of, eval_batches, held_in_memory
 from .progress import Count
 from .session import ROOT, say
 from .store import Store
@@ -29,9 +29,10 @@ from .workspace import Workspace, key_of
 
 
 class Outcome(dict[str, dict[str, Any]]):
-    """Records by size, in the order of the targets; ``failed`` holds what became of the others."""
+    """Records by size, in the order of the targets; ``failed`` says why there are no others, ``run`` is MLflow's."""
 
     failed: dict[str, str]
+    run: str
 
 
 def initialise(
@@ -54,22 +55,28 @@ def initialise(
         if record is not None:
             register(job, experiment, workspace.model(target.name), keys[target.name], record)
     say(f"stage 2: {len(targets)} sizes, {len(targets) - len(todo)} already there, {len(todo)} to do")
-    failed: dict[str, str] = {}
-    if todo:
-        failed = _fan_out(experiment, dataset, workspace, templates, job, todo, keys)
+    status: runs.Status = "KILLED"
+    try:
+        failed = _fan_out(experiment, dataset, workspace, templates, job, todo, keys) if todo else {}
+        status = "FAILED" if failed else "FINISHED"
+        for name, why in failed.items():
+            tags = {**job.tags, "reason": why}
+            runs.size_run(store, job.parent_run, f"{job.batch_key}.{name}", name, {}, {}, tags, "FAILED")
+    finally:
+        runs.end_batch(store, job.parent_run, status)
     outcome = Outcome()
     for target in targets:
         record = workspace.record(workspace.model(target.name), keys[target.name])
         if record is not None:
             outcome[target.name] = {**record, "alias": f"{experiment.mlflow.registered_model}@{target.name}"}
-    outcome.failed = failed
-    runs.end_batch(store, job.parent_run, "FAILED" if failed else "FINISHED")
+    outcome.failed, outcome.run = failed, job.parent_run
     return outcome
 
 
 def _key(experiment: Experiment, dataset: Dataset, templates: Templates, target: TargetSpec) -> str:
     settings = experiment.initialise.model_dump(mode="json", exclude={"resources", "max_failures"})
-    return key_of("size", templates.digest, dataset.digest, settings, asdict(target), experiment.seed)
+    augment = None if experiment.initialise.subset else augment_of(experiment.data)
+    return key_of("size", templates.digest, dataset.digest, settings, augment, asdict(target), experiment.seed)
 
 
 def _job(experiment: Experiment, dataset: Dataset, workspace: Workspace, templates: Templates, store: Store) -> Job:
@@ -87,7 +94,9 @@ def _job(experiment: Experiment, dataset: Dataset, workspace: Workspace, templat
     runs.log_files(store, run, workspace.root / "resolved.toml")
     text = f"Weight templates {templates.digest[:12]}: safetensors and JSON, read by wave.Templates.load."
     name = f"{experiment.mlflow.registered_model}-templates"
-    publish.publish(store, workspace.templates, name, f"t{templates.digest[:12]}", run, tags, text, {}, batch)
+    publish.publish(
+        store, workspace.templates, name, f"t{templates.digest[:12]}", run, tags, text, templates.info["metrics"], batch
+    )
     plain = experiment.model_copy(
         update={
             "mlflow": experiment.mlflow.model_copy(update={"tracking_uri": redacted(experiment.mlflow.tracking_uri)})

@@ -6,7 +6,7 @@ import os
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import requests
 import timm
@@ -79,7 +79,14 @@ def pretrained(name: str, arguments: dict[str, Any], where: str) -> VisionTransf
         except requests.RequestException:
             constants.HF_HUB_OFFLINE = True
     try:
-        return check_supported(timm.create_model(name, pretrained=True, **arguments))
+        model = check_supported(timm.create_model(name, pretrained=True, **arguments))
+        classes = cast(dict[str, Any], model.pretrained_cfg).get("num_classes", model.num_classes)
+        if classes != model.num_classes:
+            raise WaveError(
+                f"the weights have {classes} classes, num_classes={model.num_classes} would draw a random head; "
+                "fine-tune it first and give it as local-dir:PATH or checkpoint:PATH"
+            )
+        return model
     except WaveError as error:
         raise WaveError(f"{where}: {error}") from None
     except (*_REFUSED, OSError) as error:

@@ -11,6 +11,7 @@ from .config import Experiment, load
 from .convert import prepared
 from .data import Dataset
 from .initialise import initialise
+from .runs import log_files
 from .session import say, session
 from .store import open_store
 from .workspace import Workspace
@@ -55,6 +56,7 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
         }
         rows = list(outcome.values())
         results.write(workspace.root, summary, rows, outcome.failed)
+        log_files(store, outcome.run, workspace.root / "results.csv", workspace.root / "results.json")
         results.show(rows, outcome.failed)
         say(f"results: {workspace.root}/results.csv, models in {workspace.root}/models, registry: {store.tracking_uri}")
     if outcome.failed:

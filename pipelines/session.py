@@ -1,11 +1,14 @@
 """One Ray session: started here or joined, quiet, with workers that import this checkout and report their progress."""
 
+import atexit
 import contextlib
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,20 +26,6 @@ from .config import Cluster
 from .lines import Lines
 
 ROOT = Path(__file__).resolve().parent.parent
-UNNEEDED = [
-    ".git",
-    ".venv",
-    "runs",
-    "data",
-    "tests",
-    "benchmarks",
-    "docs",
-    "mlruns",
-    "mlartifacts",
-    "*.db",
-    "dist",
-    "build",
-]
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -65,13 +54,11 @@ def session(cluster: Cluster) -> Iterator[None]:
         and not joining
         and not any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     ):
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(
-            32
-        )  # the head listens on all interfaces: for this process alone
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # the head listens on all interfaces
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         environment = {k: v for k, v in QUIET.items() if k.startswith(("RAY_TRAIN", "RAY_AIR", "MLFLOW", "TUNE"))}
-        options["runtime_env"] = {"working_dir": str(ROOT), "excludes": UNNEEDED, "env_vars": environment}
+        options["runtime_env"] = {"working_dir": _packages(), "env_vars": environment}
     if cluster.address:
         options["address"] = cluster.address
     elif not joining:
@@ -89,6 +76,15 @@ def session(cluster: Cluster) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def _packages() -> str:
+    """A temporary folder with what workers import, and nothing else that may lie in the checkout."""
+    folder = Path(tempfile.mkdtemp(prefix="wave-code-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in ("wave", "pipelines"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return str(folder)
 
 
 def _probe(address: str, seconds: float = 8.0) -> None:
@@ -153,6 +149,11 @@ def use_assigned_cpus() -> None:
     """For a worker: as many torch threads as Ray gave it CPUs."""
     cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
     torch.set_num_threads(max(1, int(cpus)))
+
+
+def assigned_device() -> str:
+    """For a worker: a GPU if Ray gave it one, whatever else the machine has."""
+    return "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
 
 
 def line(what: str, metrics: Metrics) -> str:

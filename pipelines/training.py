@@ -82,7 +82,7 @@ def fit(experiment: Experiment, data: Path, workspace: Workspace, name: str, bui
                 raise cause from None
         text = " ".join(str(next(iter(failures.values()), error)).split())
         raise WaveError(
-            f"training {name} failed: {text[:600]}; the same command again continues from the last epoch"
+            f"training {name} failed: {text[:600]}; the same command again continues from its last checkpoint"
         ) from None
     if refusal.is_file():
         raise WaveError(refusal.read_text())
@@ -123,7 +123,9 @@ def _worker(config: dict[str, Any]) -> None:
             trainer.load_state_dict(torch.load(Path(folder) / _STATE, map_location=device, weights_only=True))
         if rank == 0:
             tell(f"{work.title}: resumed at step {trainer.step}/{trainer.steps}")
-    every = max(batches.steps_per_epoch, trainer.steps // 10)
+    every = batches.steps_per_epoch  # an epoch; of a small set that is counted in steps, no more than ten in all
+    if recipe.epochs is None:
+        every = max(every, trainer.steps // 10)
     start = time.perf_counter()
     while trainer.step < trainer.steps:
         metrics: Any = {}

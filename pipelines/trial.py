@@ -28,7 +28,7 @@ from .data import Dataset, open_dataset
 from .distil import resampling
 from .forecast import count_macs
 from .loader import MemoryBatches, eval_batches, evaluation_batches, training_batches
-from .session import line, teller, use_assigned_cpus
+from .session import assigned_device, line, teller, use_assigned_cpus
 from .store import Store
 from .workspace import Workspace
 
@@ -57,7 +57,7 @@ def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[st
     experiment, workspace = parse(job.experiment), Workspace(Path(job.root))
     use_assigned_cpus()
     dataset, templates = open_dataset(job.data), Templates.load(workspace.templates)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = assigned_device()
     start, settings = time.perf_counter(), experiment.initialise
     model = target_model(
         templates, target, scalers=settings.scalers, options=resampling(experiment), seed=experiment.seed

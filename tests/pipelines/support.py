@@ -15,7 +15,7 @@ TINY = (
 )
 
 
-def command(folder: Path, *arguments: str, timeout: float = 400) -> "subprocess.CompletedProcess[str]":
+def command(folder: Path, *arguments: str, timeout: float = 880) -> "subprocess.CompletedProcess[str]":
     """``python -m pipelines ...`` run in ``folder``."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     return subprocess.run(

@@ -78,7 +78,7 @@ def test_only_missing_cells_are_done_again(folder: Path) -> None:
     before = path.read_text().splitlines(keepends=True)
     gone = rows(folder)[0]["key"]
     path.write_text("".join(line for line in before if json.loads(line)["key"] != gone))
-    done = command(folder, "evaluate", FILE, *(f"--set={o}" for o in SMALL), timeout=400)
+    done = command(folder, "evaluate", FILE, *(f"--set={o}" for o in SMALL), timeout=880)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 to do" in done.stdout
     again = {r["key"]: r["accuracy"] for r in rows(folder) if r["steps"] == 2 or r["key"] != gone}

@@ -77,6 +77,7 @@ def test_results_say_what_each_size_can_do(folder: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["size"] for row in rows] == SIZES[:3]
     for row in rows:
+        assert float(row["accuracy_before"]) > 0.3
         assert float(row["accuracy_after"]) > float(row["accuracy_scratch"])
         assert row["alias"] == f"digits@{row['size']}" and int(row["parameters"]) > 0
 
