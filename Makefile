@@ -43,7 +43,8 @@ lint: $(STAMP)
 	$(BIN)/basedpyright
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not chaos"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not chaos and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not chaos and slow"  # each starts Ray or servers: one at a time
 
 chaos: $(STAMP)
 	$(BIN)/python -m pytest -m chaos
