@@ -98,7 +98,8 @@ def show_cells(
     console, table = _table("method", "steps", *(size.name for size in sizes))
     for method, reasons in reach.items():
         mine = [row for row in rows if row["method"] == method]
-        for steps in sorted({row["steps"] for row in mine}):
+        measured = sorted({row["steps"] for row in mine})
+        for steps in measured or ["-"]:  # a method that reaches no size still has its line
             cells = []
             for size, why in zip(sizes, reasons, strict=True):
                 here = [
