@@ -37,6 +37,7 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "30",
 }
 _ACTOR = "wave-progress"
+_REFUSED = (ConnectionError, RayError, TimeoutError, ValueError, RuntimeError)
 
 
 @contextlib.contextmanager
@@ -67,7 +68,10 @@ def session(cluster: Cluster) -> Iterator[None]:
     _probe(where)
     try:
         ray.init(**options)
-    except (ConnectionError, RayError, TimeoutError, ValueError, RuntimeError) as error:
+    except Exception as error:
+        # A bare Exception is what Ray raises when its raylet is late; no other way to name exactly that type.
+        if type(error) is not Exception and not isinstance(error, _REFUSED):
+            raise
         text = (str(error).splitlines() or [type(error).__name__])[0]
         raise WaveError(f"cluster.address: no Ray session on {where or 'this machine'}: {text}") from None
     signal.signal(signal.SIGTERM, _interrupt)  # after Ray has set its own: what is done is kept, as after Ctrl-C

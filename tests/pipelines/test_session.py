@@ -1,0 +1,29 @@
+"""A Ray that does not start is one clear line; what is a fault of ours stays a traceback."""
+
+from typing import Any
+
+import pytest
+import ray
+
+from pipelines.config import Cluster
+from pipelines.session import session
+from wave.errors import WaveError
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [(Exception("The current node timed out during startup.\nMore."), WaveError), (KeyError("ours"), KeyError)],
+)
+def test_only_what_ray_says_becomes_a_line(
+    raised: Exception, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A raylet cannot be made late in less than Ray's half minute, so what Ray then raises is raised in its place."""
+
+    def late(**options: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(expected) as found, session(Cluster()):
+        pass
+    if expected is WaveError:
+        assert str(found.value).endswith("no Ray session on this machine: The current node timed out during startup.")
