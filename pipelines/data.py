@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from wave.errors import WaveError
 
+from .digests import digests
 from .images import decode, eval_pixels
 from .shards import Encoding, Metadata, Shard, check_labels, raw_pixels, unreadable
 
@@ -85,16 +86,15 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over names and contents of all shards, in hexadecimal; read once an object."""
+        """sha256 over names and contents of all shards, in hexadecimal. See :mod:`pipelines.digests`."""
         whole = hashlib.sha256()
-        for split in SPLITS:
-            for shard in self.shards[split]:
-                try:
-                    with shard.path.open("rb") as file:
-                        part = hashlib.file_digest(file, "sha256").digest()
-                except OSError as error:
-                    raise unreadable(shard.path, error) from None
-                whole.update(shard.path.name.encode() + b"\0" + part)
+        paths = [shard.path for split in SPLITS for shard in self.shards[split]]
+        try:
+            parts = digests(paths)
+        except OSError as error:
+            raise unreadable(Path(error.filename or self.path), error) from None
+        for path, part in zip(paths, parts, strict=True):
+            whole.update(path.name.encode() + b"\0" + part)
         return whole.hexdigest()
 
     def arrays(
