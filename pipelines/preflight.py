@@ -125,7 +125,8 @@ def _check_ancestor(experiment: Experiment, dataset: Dataset, source: ancestor.S
     if size.num_classes != classes:
         raise WaveError(
             f"the ancestor has {size.num_classes} classes, {dataset.path} has {classes}; "
-            "templates are distilled on data with the ancestor's classes"
+            "templates are distilled on data with the ancestor's classes: fine-tune it on this data first and give it "
+            'as local-dir:PATH or checkpoint:PATH, or train one here with source = "train"'
         )
     with _named("ancestor"):
         family.resolve(size)
