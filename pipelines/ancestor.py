@@ -1,6 +1,7 @@
 """The trained model that templates come from: timm, a directory, a checkpoint file, the registry, or trained here."""
 
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ from .config import Experiment
 from .data import Dataset
 from .loader import augment_of, evaluation_batches
 from .reading import create, first_line, load, load_checkpoint, pretrained
+from .remote import on_worker
 from .session import say
 from .store import existing_store
 from .training import Work, fit
@@ -41,6 +43,29 @@ def key(experiment: Experiment, dataset: Dataset) -> str:
         *("ancestor", settings.model_dump(mode="json"), experiment.seed, dataset.digest, _stamp(settings.source)),
         augment_of(experiment.data) if settings.source == "train" else None,
     )
+
+
+def pinned(experiment: Experiment) -> Experiment:
+    """The experiment with ``models:/NAME@ALIAS`` (or ``/latest``) as the version that it names now.
+
+    So one run sees one model, its workers need no registry to know the key, and an alias that moved gives another key.
+    Raises :class:`WaveError` when the registry lacks it.
+    """
+    uri = experiment.ancestor.source
+    found = re.fullmatch(r"models:/(.+?)(@(.+)|/latest)", uri)
+    if not found:
+        return experiment
+    client = existing_store(experiment.mlflow.tracking_uri, Path.cwd()).client()
+    name, alias = found[1], found[3]
+    try:
+        if alias:
+            version = client.get_model_version_by_alias(name, alias).version
+        else:
+            version = max((int(v.version) for v in client.search_model_versions(f"name = '{name}'")), default=0)
+    except MlflowException as error:
+        raise _absent(uri, error) from None
+    source = experiment.ancestor.model_copy(update={"source": f"models:/{name}/{version}"})
+    return experiment.model_copy(update={"ancestor": source})
 
 
 def foresee(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Source:
@@ -78,18 +103,23 @@ def obtain(
         say(f"ancestor: reading {settings.source}")
         source = source or foresee(experiment, dataset, workspace)
         save_model(source.model, workspace.ancestor, source.mean, source.std)
-    model, mean, std = load(workspace.ancestor)
-    test = evaluation_batches(dataset, experiment.data, 256)
-    from_data = (tuple(mean), tuple(std)) == (dataset.mean, dataset.std)
-    reached = accuracy(model if from_data else teacher_of(workspace, dataset), test())
-    say(f"ancestor: {num_parameters(model)} parameters, accuracy {reached:.3f}")
-    return workspace.finish(workspace.ancestor, own, {"accuracy": reached, "parameters": num_parameters(model)})
+    parameters = num_parameters(load(workspace.ancestor)[0])
+    reached = on_worker(experiment.distil, _accuracy, experiment, dataset, workspace)
+    say(f"ancestor: {parameters} parameters, accuracy {reached:.3f}")
+    return workspace.finish(workspace.ancestor, own, {"accuracy": reached, "parameters": parameters})
 
 
 def teacher_of(workspace: Workspace, dataset: Dataset) -> Teacher:
     """The ancestor as a teacher for images normalised with the data set's statistics."""
     model, mean, std = load(workspace.ancestor)
     return Teacher(model, dataset.mean, dataset.std, mean, std)
+
+
+def _accuracy(device: str, experiment: Experiment, dataset: Dataset, workspace: Workspace) -> float:
+    model, mean, std = load(workspace.ancestor)
+    from_data = (tuple(mean), tuple(std)) == (dataset.mean, dataset.std)
+    judged = model if from_data else teacher_of(workspace, dataset)
+    return accuracy(judged.to(device), evaluation_batches(dataset, experiment.data, 256)(), device)
 
 
 def _read(experiment: Experiment, dataset: Dataset) -> Source:
@@ -120,10 +150,12 @@ def _from_registry(experiment: Experiment, uri: str) -> Source:
         try:
             path = download_artifacts(uri, dst_path=folder)
         except MlflowException as error:
-            raise WaveError(
-                f"ancestor.source={uri}: {first_line(error)}; see: python -m pipelines models list"
-            ) from None
+            raise _absent(uri, error) from None
         return Source(*load(Path(path)))
+
+
+def _absent(uri: str, error: MlflowException) -> WaveError:
+    return WaveError(f"ancestor.source={uri}: {first_line(error)}; see: python -m pipelines models list")
 
 
 def _named(experiment: Experiment, dataset: Dataset, device: str | None = None) -> VisionTransformer:

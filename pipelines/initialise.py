@@ -22,6 +22,7 @@ from .config import Experiment, parse, redacted, resolved
 from .data import Dataset
 from .loader import augment_of, eval_batches, held_in_memory
 from .progress import Count
+from .remote import on_worker
 from .session import ROOT, say
 from .store import Store
 from .trial import Arrays, Job, check, register, run_trial
@@ -75,7 +76,8 @@ def initialise(
 
 def _key(experiment: Experiment, dataset: Dataset, templates: Templates, target: TargetSpec) -> str:
     settings = experiment.initialise.model_dump(mode="json", exclude={"resources", "max_failures"})
-    augment = None if experiment.initialise.subset else augment_of(experiment.data)
+    unchanged = experiment.initialise.subset and experiment.initialise.teacher_logits
+    augment = None if unchanged else augment_of(experiment.data)
     return key_of("size", templates.digest, dataset.digest, settings, augment, asdict(target), experiment.seed)
 
 
@@ -118,10 +120,16 @@ def _shared(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> A
     images, labels = dataset.arrays("train", limit=settings.subset or None, seed=experiment.seed)
     arrays |= {"train_images": images, "train_labels": labels}
     if settings.teacher_logits and recipe.kl_weight:
-        teacher = ancestor.teacher_of(workspace, dataset)
-        logits = all_logits(teacher, eval_batches(images, labels, dataset.mean, dataset.std, 256))
-        arrays["teacher_logits"] = logits.numpy().astype(np.float32)
+        arrays["teacher_logits"] = on_worker(experiment.distil, _teacher_logits, dataset, workspace, images, labels)
     return arrays
+
+
+def _teacher_logits(
+    device: str, dataset: Dataset, workspace: Workspace, images: NDArray[np.uint8], labels: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    teacher = ancestor.teacher_of(workspace, dataset).to(device)
+    batches = eval_batches(images, labels, dataset.mean, dataset.std, 256)
+    return all_logits(teacher, batches, device).numpy().astype(np.float32)
 
 
 def _fan_out(

@@ -38,6 +38,7 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
         dataset = data_of(experiment)
         if until == "data":
             return 0
+        experiment = ancestor.pinned(experiment)
         source = preflight.check(experiment, dataset, workspace)
         preflight.check_machine(experiment, Family.of(source.model))
         store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())

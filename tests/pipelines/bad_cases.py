@@ -125,7 +125,7 @@ CASES = [
     Case("argument that timm does not know", s("embed_dmi"), (*TRAIN, "ancestor.model_args.embed_dmi=3")),
     Case("ancestor beyond any memory", s("takes .* GB, this machine has"), (*TRAIN, "ancestor.model_args.embed_dim=16384", "ancestor.model_args.depth=40")),
     Case("ancestor of absurd width", s("embed_dim=10000000 should be from 1 to 16384"), (*TRAIN, "ancestor.model_args.embed_dim=10000000")),
-    Case("other classes", s("the ancestor has 7 classes, .*data has 10"), (*TRAIN, "ancestor.model_args.num_classes=7")),
+    Case("other classes", s("the ancestor has 7 classes, .*data has 10", "fine-tune it .* local-dir:PATH or checkpoint:PATH"), (*TRAIN, "ancestor.model_args.num_classes=7")),
     Case("other images", s("the ancestor reads 3x16x16 images, .*1x8x8"), (*TRAIN, "ancestor.model_args.in_chans=3", "ancestor.model_args.img_size=16")),
     Case("no checkpoint", s(r"none\.safetensors: no such file"), (*CHECKPOINT, "ancestor.source=checkpoint:none.safetensors")),
     Case("checkpoint of other shapes", s(r"w\.safetensors: tensor blocks.0.mlp.fc1.bias has shape \(3,\), the model's is \(128,\)", "model_args"), (*CHECKPOINT, "ancestor.source=checkpoint:w.safetensors"), spoil=weights(lambda w: w.update({"blocks.0.mlp.fc1.bias": torch.zeros(3)}))),
@@ -140,6 +140,7 @@ CASES = [
     Case("directory without configuration", s("nowhere/config.json: No such file", "timm directory"), ("ancestor.source=local-dir:nowhere",)),
     Case("configuration that is none", s("model/config.json: not a timm configuration"), ("ancestor.source=local-dir:model",), spoil=model(edited("config.json", model_args=7))),
     Case("configuration of another model", s("tensor .* has shape"), ("ancestor.source=local-dir:model",), spoil=model(edited("config.json", num_classes=3))),
+    Case("alias that no model has", s("models:/digits@best: .*alias", "models list"), ("ancestor.source=models:/digits@best",)),
     Case("registry without the ancestor", s("models:/none/1", "models list"), ("ancestor.source=models:/none/1",)),
     # templates and sizes
     Case("width no multiple of head_dim", s("targets: d040-l02: embed_dim=40", "32 and 48"), ("targets.grid.embed_dim=[40]",)),
