@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def run(*command: str, cwd: Path, **env: str) -> str:
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | env
-    done = subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -177,7 +177,7 @@ def bench(world: Path) -> Iterator[Bench]:
         yield bench
         assert bench.commands.process.stdin is not None
         bench.commands.process.stdin.close()
-        assert bench.commands.process.wait(60) == 0
+        assert bench.commands.process.wait(300) == 0
     web.shutdown()
     for holder in HOLDERS:
         holder.close()
@@ -204,7 +204,7 @@ def test_one_clear_line(bench: Bench, case: Case) -> None:
     assert "Traceback" not in out + err, err
     one_line(err, case.says)
     assert status == 2, (out, err)
-    assert Path(f"{started.here}.log.err").stat().st_mtime - started.began < 60
+    assert Path(f"{started.here}.log.err").stat().st_mtime - started.began < 120
     after = tree(started.here)
     left = {name for name in after if name not in started.before and not NEW.fullmatch(name)}
     assert not left, left
@@ -216,7 +216,7 @@ def test_one_clear_line(bench: Bench, case: Case) -> None:
 
 @pytest.mark.parametrize("name", TRUE_PROCESS, ids=lambda name: name.replace(" ", "-"))
 def test_a_process_of_its_own_says_the_same(bench: Bench, name: str) -> None:
-    _, err = bench.processes[name].communicate(timeout=200)
+    _, err = bench.processes[name].communicate(timeout=600)
     assert bench.processes[name].returncode == 2, err
     one_line(err, next(case for case in CASES if case.name == name).says)
 

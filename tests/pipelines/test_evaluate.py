@@ -11,7 +11,7 @@ import pytest
 from tests.pipelines.support import ROOT, command
 from wave.baselines import BASELINES
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 FILE = str(ROOT / "pipelines/experiments/fashion_mnist.toml")
 SMALL = (

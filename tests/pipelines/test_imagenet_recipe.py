@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_the_file_runs_on_tiny_data(folder: Path) -> None:
     overrides = [f"--set={o}" for o in (*SMALL, "ancestor.source=local-dir:deit")]
     done = command(folder, "run", FILE, *overrides, timeout=880)

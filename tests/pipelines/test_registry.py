@@ -74,7 +74,7 @@ def python(code: str, cwd: Path, *args: str, **env: str) -> subprocess.Popen[str
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return out
 
@@ -203,9 +203,9 @@ def test_four_processes_at_once_lose_nothing(opened: store.Store, plain: Path, f
     jobs = [context.Process(target=exec, args=(WRITER, {**given, "who": who})) for who in range(4)]
     for job in jobs:
         job.start()
-    printed = dict(answers.get(timeout=120) for _ in jobs)
+    printed = dict(answers.get(timeout=600) for _ in jobs)
     for job in jobs:
-        job.join(timeout=60)
+        job.join(timeout=300)
         assert job.exitcode == 0
     rows = registry.list_models(opened, family)
     own = {row.alias: row.version for row in rows if row.alias != "same"}
@@ -328,7 +328,7 @@ def test_an_unusable_store_is_one_quick_line(uri: str, says: str, tmp_path: Path
         registry.open_store(uri, "digits", tmp_path)
     assert "secret" not in str(raised.value)
     assert "\n" not in str(raised.value)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 def test_a_folder_that_no_database_uri_can_name(tmp_path: Path):

@@ -29,7 +29,7 @@ def server(folder: Path, port: int) -> Iterator[str]:
     with (folder / "server.log").open("a") as log:
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
-        until = time.monotonic() + 90
+        until = time.monotonic() + 450
         while not answers(uri):
             assert process.poll() is None and time.monotonic() < until, (folder / "server.log").read_text()
             time.sleep(0.2)
@@ -75,7 +75,7 @@ def test_a_server_and_its_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     writer.start()  # into the outage
     time.sleep(3)
     with server(tmp_path, port):
-        writer.join(timeout=120)
+        writer.join(timeout=600)
         assert published == [2]
         assert [row.alias for row in registry.list_models(opened)] == ["d032-l02", "d064-l04"]
     mlflow.set_tracking_uri(before)

@@ -2,20 +2,17 @@
 
 import csv
 import json
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from tests.pipelines.support import command, tiny
+from tests.pipelines.support import command, python, tiny
 from wave.initialise import initialise
 from wave.spec import TargetSpec
 from wave.storage import Templates
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 SIZES = ["d032-l02", "d048-l02", "d032-l03", "d048-l03"]
 BROKEN = "d048-l03"
@@ -42,13 +39,6 @@ def registered(folder: Path) -> dict[str, int]:
         print(json.dumps({k: int(v) for k, v in mlflow.MlflowClient().get_registered_model("digits").aliases.items()}))
     """
     return json.loads(python(folder, code))
-
-
-def python(folder: Path, code: str) -> str:
-    run = [sys.executable, "-I", "-c", textwrap.dedent(code)]
-    done = subprocess.run(run, cwd=folder, capture_output=True, text=True, check=False, timeout=200)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()[-1]
 
 
 def test_one_failing_size_does_not_stop_the_rest(folder: Path) -> None:

@@ -30,7 +30,7 @@ def test_two_processes_equal_one(tmp_path: Path):
     ]
     try:
         for worker in workers:
-            output, _ = worker.communicate(timeout=200)
+            output, _ = worker.communicate(timeout=600)
             assert worker.returncode == 0, output
     finally:
         for worker in workers:
