@@ -1,25 +1,29 @@
 """One cell of the comparison: one method, size and seed, started, trained and measured like every other cell."""
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from wave.baselines import BASELINES
-from wave.initialise import initialise
+from wave.baselines.base import SALT
+from wave.initialise import plain_model, target_model
 from wave.measure import accuracy
 from wave.recipe import Recipe
 from wave.spec import TargetSpec
 from wave.storage import Templates, replacing
 from wave.teacher import Teacher
 from wave.train import Trainer
-from wave.vit import Family
+from wave.vit import HEADS, Family
 
 from . import ancestor
 from .config import Experiment, parse
+from .cost import BACKWARD, count_macs
 from .data import open_dataset
 from .distil import resampling
 from .loader import MemoryBatches, eval_batches
@@ -32,93 +36,125 @@ OURS = "wave"
 
 @dataclass(frozen=True)
 class Cell:
-    """What identifies one training; ``held_out`` cells choose the learning rate on a part of the training set."""
+    """What identifies one training. ``transfer`` cells draw the classifier anew, since ``dataset`` is not the
+    ancestor's; ``held_out`` cells choose the learning rate on a part of the training set."""
 
     method: str
     embed_dim: int
     depth: int
     seed: int
     lr: float
+    steps: tuple[int, ...]
+    dataset: str
+    transfer: bool = False
     held_out: bool = False
 
     def __str__(self) -> str:
-        return f"{self.method} {self.target.name} seed {self.seed} lr {self.lr:g}"
+        return f"{self.method} {self.target.name} seed {self.seed} lr {self.lr:g}, {max(self.steps)} steps"
 
     @property
     def target(self) -> TargetSpec:
         return TargetSpec(self.embed_dim, self.depth)
 
 
+class Place(NamedTuple):
+    """Where a cell finds things: the experiment of its method, as plain JSON types, its workspace, its data set."""
+
+    settings: dict[str, Any]
+    workspace: Workspace
+    data: str
+
+
+def is_ours(method: str) -> bool:
+    """Whether a method is ours or a variant of it."""
+    return method == OURS or method.startswith(f"{OURS}_")
+
+
 def unreachable(method: str, source: TargetSpec, target: TargetSpec) -> str | None:
     """Why a method cannot make a size from the ancestor's, or None."""
-    return None if method == OURS else BASELINES[method].reach(source, target)
+    return None if is_ours(method) else BASELINES[method].reach(source, target)
 
 
-def run_cell(settings: dict[str, Any], root: str, data: str, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
-    """Train one cell and return a row a measured step: accuracy (fraction), seconds and image passes up to there.
+def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
+    """Train one cell and return a row a measured step: accuracy (fraction), seconds, image passes and
+    multiply-accumulates of this size's training up to there.
 
-    ``steps`` counts every training step of this size, also those that a method takes to make the weights (LiGO). All
-    cells read the same batches in the same order for the same seed.
+    ``steps`` counts every training step of this size, also those that a method takes to make the weights (LiGO's
+    coefficients, our scalers). All cells read the same batches in the same order for the same seed.
     """
     use_assigned_cpus()
-    experiment, workspace = parse(settings), Workspace(Path(root))
-    rules, dataset = experiment.evaluate, open_dataset(data)
-    part = "held_out" if cell.held_out else "test"
-    recipe = _recipe(experiment, cell.lr)
+    experiment, dataset = parse(place.settings), open_dataset(place.data)
+    rules = experiment.evaluate
+    kind, part = ("fit", "held_out") if cell.held_out else ("train", "test")
     batches = MemoryBatches(
-        arrays["fit_images" if cell.held_out else "train_images"],
-        arrays["fit_labels" if cell.held_out else "train_labels"],
-        dataset.mean, dataset.std, recipe.batch_size, cell.seed,
+        arrays[f"{kind}_images"], arrays[f"{kind}_labels"], dataset.mean, dataset.std, rules.batch_size, cell.seed
+    )
+    seen = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+    start, total = time.perf_counter(), max(cell.steps)
+    model, spent = _started(experiment, place.workspace, cell, batches, total)
+    forward = count_macs(Family.of(model), cell.target)
+    left = max(total - spent, 1)
+    recipe = Recipe(
+        steps=left, batch_size=rules.batch_size, lr=cell.lr, min_lr=min(1e-5, cell.lr), warmup_steps=min(10, left - 1),
+        kl_weight=0,
     )  # fmt: skip
+    trainer = Trainer(model, recipe, left, seed=cell.seed)
+    rows: list[dict[str, Any]] = []
+    for step in sorted({spent, *(s for s in cell.steps if s > spent)}):
+        for _ in trainer.run(lambda s: batches(spent + s), until=step - spent) if step > spent else ():
+            pass
+        images, seconds = step * rules.batch_size, round(time.perf_counter() - start, 2)
+        reached = accuracy(model, eval_batches(*seen, dataset.mean, dataset.std, 500))
+        measured = {"steps": step, "accuracy": reached, "seconds": seconds, "images": images}
+        rows.append({**asdict(cell), "budget": total, **measured, "macs": BACKWARD * forward * images})
+    return rows
 
-    def measure(model: torch.nn.Module) -> float:
-        return accuracy(
-            model, eval_batches(arrays[f"{part}_images"], arrays[f"{part}_labels"], dataset.mean, dataset.std, 256)
-        )
 
-    start, spent = time.perf_counter(), 0
+def _started(
+    experiment: Experiment, workspace: Workspace, cell: Cell, batches: MemoryBatches, total: int
+) -> tuple[nn.Module, int]:
+    """The cell's model before training of all weights, and the steps that making it took."""
     origin, _, _ = ancestor.load(workspace.ancestor)
     family = Family.of(origin)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(cell.seed)
-        model = family.create(cell.target)
-    if cell.method == OURS:
-        model = initialise(Templates.load(workspace.templates), cell.target, resampling(experiment))
+    fresh = _seeded(cell.seed, lambda: family.create(cell.target))
+    if is_ours(cell.method):
+        spent = min(experiment.evaluate.scaler_steps, total)
+        model: nn.Module = _ours(experiment, workspace, cell, batches, spent)
     else:
-        rival = BASELINES[cell.method]
-        source: torch.nn.Module = origin
+        rival, model = BASELINES[cell.method], family.create(cell.target)
+        source: nn.Module = origin
         if rival.stage1 is not None:
             source = rival.stage1(family, experiment.seed, origin)
             source.load_state_dict(load_file(rival_file(workspace, cell.method)))
         spent = rival.steps
         model.load_state_dict(rival.initialise(source, family, cell.target, cell.seed, batches))
-    trainer = Trainer(model, recipe, max(rules.steps), seed=cell.seed)
-    rows: list[dict[str, Any]] = []
-    for step in sorted({0, *rules.steps}):
-        for _ in trainer.run(batches, until=step) if step else ():
-            pass
-        seconds = round(time.perf_counter() - start, 2)
-        row = {
-            **asdict(cell),
-            "dataset": Path(data).name,
-            "steps": step + spent,
-            "accuracy": measure(model),
-            "seconds": seconds,
-        }
-        rows.append(row | {"images": (step + spent) * recipe.batch_size})
-    return rows
+    if cell.transfer:
+        state = {k: v for k, v in fresh.state_dict().items() if k.split(".")[0] in HEADS}
+        model.load_state_dict(state, strict=False)
+    return model, spent
 
 
-def _recipe(experiment: Experiment, lr: float) -> Recipe:
-    rules = experiment.evaluate
-    return Recipe(
-        steps=max(rules.steps),
-        batch_size=rules.batch_size,
-        lr=lr,
-        min_lr=min(1e-5, lr),
-        warmup_steps=min(10, max(rules.steps) - 1),
-        kl_weight=0,
+def _seeded(seed: int, make: Callable[[], nn.Module]) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed * 1_000_003 + SALT)
+        return make()
+
+
+def _ours(experiment: Experiment, workspace: Workspace, cell: Cell, batches: MemoryBatches, steps: int) -> nn.Module:
+    templates, rules = Templates.load(workspace.templates), experiment.initialise
+    model: nn.Module = target_model(
+        templates, cell.target, scalers=rules.scalers, options=resampling(experiment), seed=cell.seed
     )
+    if steps and rules.recipe is not None:
+        size = experiment.evaluate.batch_size
+        recipe = replace(rules.recipe, steps=steps, epochs=None, batch_size=size, warmup_steps=min(10, steps - 1))
+        dataset = open_dataset(experiment.data.path)
+        teacher = ancestor.teacher_of(workspace, dataset) if recipe.kl_weight and not cell.transfer else None
+        trainer = Trainer(model, recipe, steps, teacher=teacher, seed=cell.seed)
+        for _ in trainer.run(batches):
+            pass
+        model = trainer.result
+    return plain_model(templates, model)
 
 
 def rival_file(workspace: Workspace, method: str) -> Path:
@@ -126,15 +162,15 @@ def rival_file(workspace: Workspace, method: str) -> Path:
     return workspace.root / "rivals" / method / "stage1.safetensors"
 
 
-def train_rival(settings: dict[str, Any], root: str, data: str, arrays: Arrays, method: str) -> None:
+def train_rival(place: Place, arrays: Arrays, method: str) -> None:
     """The stage 1 of a rival that has its own, on the same images, steps, losses and optimiser as ours.
 
     Ours reads each batch at the auxiliary and at sampled sizes; the rival takes that many more steps, so that both
     make the same number of image passes.
     """
     use_assigned_cpus()
-    experiment, workspace = parse(settings), Workspace(Path(root))
-    dataset, distil = open_dataset(data), experiment.distil
+    experiment, workspace = parse(place.settings), place.workspace
+    dataset, distil = open_dataset(place.data), experiment.distil
     model, mean, std = ancestor.load(workspace.ancestor)
     make = BASELINES[method].stage1
     assert make is not None
@@ -150,5 +186,5 @@ def train_rival(settings: dict[str, Any], root: str, data: str, arrays: Arrays, 
     for _ in trainer.run(batches):
         pass
     with replacing(rival_file(workspace, method).parent) as folder:
-        state = {k: v.contiguous() for k, v in cast(torch.nn.Module, trainer.result).state_dict().items()}
+        state = {k: v.contiguous() for k, v in cast(nn.Module, trainer.result).state_dict().items()}
         save_file(state, folder / "stage1.safetensors")

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,7 +15,8 @@ from wave.resample import Depth, Symmetry, WidthScale
 from wave.spec import TargetSpec
 
 from .config_text import SettingError, apply_overrides, matches, one_line, read_toml, redacted, to_toml
-from .sections import Ancestor, Count, Data, Distil, Evaluate, Grid, PathText, Section, Size, TargetSize, Templates
+from .sections import Ancestor, Count, Data, Distil, Grid, PathText, Section, Size, TargetSize, Templates
+from .studies import SMOKE_STEPS, Budget, Evaluate
 
 __all__ = [
     "Ancestor",
@@ -141,9 +143,14 @@ class Cluster(Section):
 
 
 class Experiment(Section):
-    """One run. ``output`` is relative to the folder where the command runs; names not given default to ``name``."""
+    """One run. ``output`` is relative to the folder where the command runs; names not given default to ``name``.
+
+    ``budget="smoke"`` is the same run with two steps wherever something is trained and few images in the comparison,
+    under a name of its own: it shows in minutes that everything fits together.
+    """
 
     name: Name
+    budget: Budget = "full"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     output: PathText = ""
     data: Data
@@ -152,7 +159,7 @@ class Experiment(Section):
     distil: Distil
     initialise: Initialise
     targets: Targets
-    evaluate: Evaluate = Evaluate()
+    evaluate: Annotated[Evaluate, Field(default_factory=lambda: Evaluate.model_validate({}))]
     mlflow: Mlflow = Mlflow()
     cluster: Cluster = Cluster()
 
@@ -161,10 +168,24 @@ class Experiment(Section):
         if self.initialise.teacher_logits and self.data.changes_images and not self.initialise.subset:
             text = "=true reuses logits of unchanged images, but data changes them; set it false, or set a subset"
             raise SettingError("initialise.teacher_logits", text)
+        if self.budget == "smoke":
+            self._reduce()
         names = {key: getattr(self.mlflow, key) or self.name for key in ("experiment", "registered_model")}
         object.__setattr__(self, "mlflow", self.mlflow.model_copy(update=names))  # frozen: defaults, once
         object.__setattr__(self, "output", self.output or f"runs/{self.name}")
         return self
+
+    def _reduce(self) -> None:
+        """Two steps in every recipe, once; a reduced experiment read back stays as it is."""
+        for key in ("ancestor", "distil", "initialise"):
+            section = getattr(self, key)
+            if section.recipe is not None:
+                few = {"steps": SMOKE_STEPS, "epochs": None, "warmup_steps": 0, "log_every": 1}
+                update = {"recipe": replace(section.recipe, **few)}
+                object.__setattr__(self, key, section.model_copy(update=update))
+        object.__setattr__(self, "evaluate", self.evaluate.smaller())
+        if not self.name.endswith("-smoke"):
+            object.__setattr__(self, "name", f"{self.name}-smoke")
 
     def target_specs(self) -> list[TargetSpec]:
         """The sizes to initialise: never empty, no two alike."""

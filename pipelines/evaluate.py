@@ -1,151 +1,224 @@
-"""Methods x sizes x seeds under one budget, as Tune trials; a finished cell is kept at once and never done twice."""
+"""Methods x sizes x seeds x data sets under one budget, as Tune trials; a finished cell is never done twice."""
 
 import contextlib
-import datetime
 import json
 import os
-import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ray import tune
 from ray.tune import RunConfig, TuneConfig, Tuner
+from torch.nn import functional as F
 
 from wave.baselines import BASELINES
 from wave.errors import WaveError
 from wave.spec import TargetSpec
-from wave.storage import Templates
 from wave.vit import Family
 
 from . import ancestor, distil, preflight
-from .cell import OURS, Cell, rival_file, run_cell, train_rival, unreachable
-from .config import Experiment, load
+from .book import Book, stage1_settings
+from .cell import OURS, Cell, Place, is_ours, rival_file, run_cell, train_rival, unreachable
+from .config import Experiment, load, parse
+from .config_text import apply_overrides
 from .convert import prepared
 from .data import Dataset, stratified
 from .initialise import reason
 from .progress import Count
 from .results import show_cells
 from .session import say, session
+from .store import open_store
+from .studies import Study
 from .trial import Arrays
-from .workspace import Workspace, key_of
+from .workspace import Workspace, key_of, write_text
 
 
 def evaluate(file: str, overrides: Sequence[str]) -> int:
-    """Run every cell of ``[evaluate]`` that is not in the results file yet and print the table; 0 if all are there.
+    """Run every cell of ``[evaluate]`` that is not in the results file yet and print the tables; 0 if all are there.
 
-    Ancestor and templates are made first when missing. Each method's learning rate is the one of the grid that does
-    best on a held-out tenth of the training set, at its first size. Raises :class:`WaveError`.
+    Ancestor, templates and the rivals' stages 1 are made first when missing. In each study a method's learning rate is
+    the one that does best on a held-out part of the training set, at the first size it reaches. Raises
+    :class:`WaveError`.
     """
     experiment = load(file, overrides)
-    rules, workspace = experiment.evaluate, Workspace.open(experiment.output)
-    for method in rules.methods:
-        if method != OURS and method not in BASELINES:
-            raise WaveError(f"evaluate.methods: {method!r} is unknown; known are {', '.join([OURS, *BASELINES])}")
+    experiments = variants(experiment)
+    workspace = Workspace.open(experiment.output)
     with contextlib.ExitStack() as held:
         held.enter_context(workspace.lock())
         dataset = prepared(experiment.data, say)
+        others = {s.name: prepared(s.data, say) for s in experiment.evaluate.studies if s.data is not None}
         found = preflight.check(experiment, dataset, workspace)
         preflight.check_machine(experiment, Family.of(found.model))
+        store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
         held.enter_context(session(experiment.cluster))
         origin = ancestor.obtain(experiment, dataset, workspace, found)
-        stage1 = distil.distil(experiment, dataset, workspace, origin)
-        source = Templates.load(workspace.templates).family.size
-        kept = (
-            rules.results
-            if rules.results and rules.budget == "full"
-            else workspace.root / f"evaluation-{rules.budget}.jsonl"
-        )
-        book = Book(Path(kept), experiment, origin, stage1)
-        arrays = _arrays(experiment, dataset)
-        _rivals(
-            experiment,
-            workspace,
-            dataset,
-            arrays,
-            [m for m in rules.methods if m != OURS and BASELINES[m].stage1],
-            book,
-        )
-        sizes = [TargetSpec(size.embed_dim, size.depth) for size in rules.sizes]
-        reach = {m: [s for s in sizes if unreachable(m, source, s) is None] for m in rules.methods}
-        trials = [
-            Cell(m, s[0].embed_dim, s[0].depth, rules.seeds[0], lr, True)
-            for m, s in reach.items()
-            if s
-            for lr in rules.learning_rates
-        ]
-        failed = _fan_out(experiment, workspace, dataset, arrays, book, trials if len(rules.learning_rates) > 1 else [])
-        best = {m: book.best_rate(m, [c for c in trials if c.method == m]) for m, s in reach.items() if s}
-        cells = [Cell(m, s.embed_dim, s.depth, seed, best[m]) for m in best for s in reach[m] for seed in rules.seeds]
-        failed |= _fan_out(experiment, workspace, dataset, arrays, book, cells)
-    show_cells(book.rows(cells), {m: [unreachable(m, source, s) for s in sizes] for m in rules.methods}, sizes)
+        comparison = Comparison(experiment, experiments, workspace, dataset, Family.of(found.model))
+        comparison.book = Book(results_path(experiment, workspace), experiments, store)
+        failed: dict[str, str] = {}
+        try:
+            for study in experiment.evaluate.studies:
+                failed |= comparison.run(study, others.get(study.name, dataset), origin)
+        finally:
+            comparison.book.close("FAILED" if failed else "FINISHED")
     if failed:
         cell, why = next(iter(failed.items()))
         raise WaveError(f"{len(failed)} cells failed, {cell} first: {why}; the same command again tries only these")
     return 0
 
 
-class Book:
-    """The results file, one JSON object a line; a cell is in it under the key of everything that its rows depend on."""
+def variants(experiment: Experiment) -> dict[str, Experiment]:
+    """The experiment of every method of ours by its name, and "" for the comparison's own; unknown methods and
+    settings of a variant that cannot be are a :class:`WaveError`."""
+    plain = experiment.model_dump(mode="json")
+    found = {"": experiment, OURS: experiment}
+    for variant in experiment.evaluate.variants:
+        keys = [override.partition("=")[0].strip() for override in variant.set]
+        found[variant.name] = parse(apply_overrides(plain, variant.set), f"evaluate.variants: {variant.name}", keys)
+    for study in experiment.evaluate.studies:
+        for method in study.methods:
+            if method not in found and method not in BASELINES:
+                known = ", ".join([OURS, *BASELINES, *(v.name for v in experiment.evaluate.variants)])
+                raise WaveError(f"evaluate.studies: {study.name}: {method!r} is unknown; known are {known}")
+    return found
 
-    def __init__(self, path: Path, experiment: Experiment, origin: dict[str, Any], stage1: dict[str, Any]) -> None:
-        self.path, self.rules = path, experiment.evaluate
-        self.inputs = {True: [origin["key"], stage1["key"]], False: [origin["key"]]}
-        self.kept: dict[str, list[dict[str, Any]]] = {}
-        if path.is_file():
-            for number, text in enumerate(path.read_text().splitlines(), 1):
-                try:
-                    row = json.loads(text)
-                    self.kept.setdefault(row["key"], []).append(row)
-                except (ValueError, KeyError, TypeError):
-                    raise WaveError(f"{path}: line {number} is not a result; delete that line and run again") from None
 
-    def key(self, cell: Cell) -> str:
-        fixed = self.rules.model_dump(
-            mode="json", include={"steps", "batch_size", "held_out", "train_images", "test_images"}
+def results_path(experiment: Experiment, workspace: Workspace) -> Path:
+    """Where rows are kept: the file that is named, or one in the output folder."""
+    named = experiment.evaluate.results
+    return Path(named) if named else workspace.root / "evaluation.jsonl"
+
+
+class Comparison:
+    """The studies of one experiment: what has to be trained first, then the cells."""
+
+    book: Book
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        experiments: Mapping[str, Experiment],
+        workspace: Workspace,
+        dataset: Dataset,
+        family: Family,
+    ) -> None:
+        self.experiment, self.experiments, self.workspace = experiment, experiments, workspace
+        self.dataset, self.family = dataset, family
+        self.arrays: dict[Path, Arrays] = {}
+
+    def run(self, study: Study, dataset: Dataset, origin: dict[str, Any]) -> dict[str, str]:
+        """All cells of a study, its table printed; returns why cells failed."""
+        sizes = [TargetSpec(size.embed_dim, size.depth) for size in study.sizes]
+        reach = {m: [unreachable(m, self.family.size, s) for s in sizes] for m in study.methods}
+        reached = {m: [s for s, why in zip(sizes, reach[m], strict=True) if why is None] for m in study.methods}
+        rates = study.learning_rates or self.experiment.evaluate.learning_rates
+        failed: dict[str, str] = {}
+
+        def cell(method: str, size: TargetSpec, seed: int, lr: float, held_out: bool = False) -> Cell:
+            transfer = dataset is not self.dataset
+            name = dataset.path.name
+            return Cell(method, size.embed_dim, size.depth, seed, lr, tuple(study.steps), name, transfer, held_out)
+
+        trials = {m: [cell(m, s[0], study.seeds[0], lr, True) for lr in rates] for m, s in reached.items() if s}
+        if len(rates) > 1:
+            failed |= self._fan_out(study, dataset, origin, [c for cs in trials.values() for c in cs])
+        best = {m: self.book.best_rate(candidates) or rates[0] for m, candidates in trials.items()}
+        # Seeds outermost: an interrupted comparison has every method and size once before any of them twice.
+        cells = [cell(m, s, seed, best[m]) for seed in study.seeds for m in best for s in reached[m]]
+        failed |= self._fan_out(study, dataset, origin, cells)
+        say(f"study {study.name}, data {dataset.path.name}:")
+        show_cells(self.book.rows(cells), reach, sizes)
+        return failed
+
+    def _fan_out(self, study: Study, dataset: Dataset, origin: dict[str, Any], cells: list[Cell]) -> dict[str, str]:
+        todo = [c for c in cells if self.book.key(c) not in self.book.kept]
+        what = f"{study.name}, {'held-out' if cells and cells[0].held_out else 'test'} cells"
+        say(f"{what}: {len(cells)}, {len(cells) - len(todo)} already there, {len(todo)} to do")
+        if not todo:
+            return {}
+        self._prepare({c.method for c in todo}, origin)
+        places = {m: self._place(m, dataset) for m in {c.method for c in todo}}
+
+        def trial(config: dict[str, Any], arrays: Arrays) -> None:
+            one = Cell(**{**config["cell"], "steps": tuple(config["cell"]["steps"])})
+            tune.report({"rows": run_cell(places[one.method], arrays, one)})
+
+        by_text = {str(c): c for c in todo}
+        configs = [{"cell": asdict(c), "name": str(c)} for c in todo]
+        count = Count(
+            what,
+            len(todo),
+            lambda c: c["run"]["name"],
+            lambda c, r: self.book.keep(by_text[c["run"]["name"]], r.get("rows")),
         )
-        needs_stage1 = cell.method == OURS or BASELINES[cell.method].stage1 is not None
-        return key_of("cell", asdict(cell), fixed, self.inputs[needs_stage1])
+        results = self._tuner(lambda c, arrays: trial(c["run"], arrays), self._arrays(dataset), configs, count).fit()
+        return {r.config["run"]["name"]: reason(r.error) for r in results if r.error is not None and r.config}
 
-    def keep(self, cell: Cell, rows: Iterable[dict[str, Any]] | None) -> None:
-        """Append a cell's rows in one write; once."""
-        if not rows or self.key(cell) in self.kept:
+    def _place(self, method: str, dataset: Dataset) -> Place:
+        experiment = self.experiments.get(method, self.experiment)
+        own = method in self.experiments and method != OURS
+        workspace = self.workspace.variant(method) if own else self.workspace
+        return Place(experiment.model_dump(mode="json"), workspace, str(dataset.path))
+
+    def _prepare(self, methods: set[str], origin: dict[str, Any]) -> None:
+        """Make the templates of our methods and the stages 1 of rivals that are not there yet."""
+        for method in sorted(m for m in methods if is_ours(m)):
+            place = self._place(method, self.dataset)
+            place.workspace.root.mkdir(parents=True, exist_ok=True)
+            start, own = time.perf_counter(), self.experiments[method]
+            done = distil.distil(own, self.dataset, place.workspace, origin)
+            kept = {"method": method, "seconds": round(time.perf_counter() - start, 1), **done}
+            note = place.workspace.root / "stage1.json"
+            if not note.is_file() or json.loads(note.read_text()).get("key") != done["key"]:
+                write_text(note, json.dumps(kept, indent=2) + "\n")
+        keys = {m: key_of("rival", m, origin["key"], stage1_settings(self.experiment)) for m in sorted(methods)}
+        rivals = [m for m in keys if not is_ours(m) and BASELINES[m].stage1 is not None]
+        missing = [m for m in rivals if self.workspace.record(rival_file(self.workspace, m).parent, keys[m]) is None]
+        if not missing:
             return
-        about = {
-            "key": self.key(cell),
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-            "date": str(datetime.date.today()),
-        }
-        full = [{**row, **about} for row in rows]
-        self.kept[self.key(cell)] = full
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in full))
-            file.flush()
-            os.fsync(file.fileno())
+        place = self._place(OURS, self.dataset)
 
-    def rows(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
-        return [row for cell in cells for row in self.kept.get(self.key(cell), [])]
+        def trial(config: dict[str, Any], arrays: Arrays) -> None:
+            train_rival(place, arrays, config["run"])
+            tune.report({"done": 1})
 
-    def best_rate(self, method: str, trials: Sequence[Cell]) -> float:
-        """The learning rate with the best held-out accuracy at the end; the only one if there is one."""
-        scores = {
-            c.lr: max(self.kept[self.key(c)], key=lambda r: r["steps"])["accuracy"]
-            for c in trials
-            if self.key(c) in self.kept
-        }
-        return max(scores, key=lambda lr: scores[lr]) if scores else self.rules.learning_rates[0]
+        count = Count("rivals' stage 1", len(missing), lambda c: c["run"])
+        for result in self._tuner(trial, self._arrays(self.dataset), missing, count).fit():
+            if result.error is not None:
+                raise WaveError(f"a rival's stage 1 failed: {reason(result.error)}")
+        for method in missing:
+            self.workspace.finish(rival_file(self.workspace, method).parent, keys[method], {"method": method})
+
+    def _arrays(self, dataset: Dataset) -> Arrays:
+        if dataset.path not in self.arrays:
+            self.arrays[dataset.path] = arrays_of(self.experiment, dataset, self.family.size.img_size or 0)
+        return self.arrays[dataset.path]
+
+    def _tuner(self, trial: Callable[..., None], arrays: Arrays, configs: Sequence[Any], count: Count) -> Tuner:
+        return Tuner(
+            tune.with_resources(tune.with_parameters(trial, arrays=arrays), {"cpu": 1}),
+            param_space={"run": tune.grid_search(list(configs))},
+            tune_config=TuneConfig(reuse_actors=True),
+            run_config=RunConfig(
+                name=f"evaluate-{os.getpid()}-{time.time_ns()}",
+                storage_path=str(self.workspace.ray),
+                verbose=0,
+                callbacks=[count],
+            ),
+        )
 
 
-def _arrays(experiment: Experiment, dataset: Dataset) -> Arrays:
+def arrays_of(experiment: Experiment, dataset: Dataset, side: int) -> Arrays:
+    """Training images whole and split for the choice of the learning rate, and test images, of ``side`` pixels."""
     rules = experiment.evaluate
     images, labels = dataset.arrays("train", limit=rules.train_images or None, seed=experiment.seed)
     held = np.zeros(len(labels), bool)
     held[stratified(labels, max(1, round(rules.held_out * len(labels))), experiment.seed)] = True
     test_images, test_labels = dataset.arrays("test", limit=rules.test_images or None, seed=experiment.seed)
+    images, test_images = resized(images, side), resized(test_images, side)
     return {
         "train_images": images,
         "train_labels": labels,
@@ -158,63 +231,9 @@ def _arrays(experiment: Experiment, dataset: Dataset) -> Arrays:
     }
 
 
-def _rivals(
-    experiment: Experiment, workspace: Workspace, dataset: Dataset, arrays: Arrays, methods: list[str], book: Book
-) -> None:
-    """Train the stage 1 of every rival that has one and is not there yet."""
-    keys = {m: key_of("rival", m, book.inputs[True]) for m in methods}
-    todo = [m for m in methods if workspace.record(rival_file(workspace, m).parent, keys[m]) is None]
-    if not todo:
-        return
-    settings, root, data = experiment.model_dump(mode="json"), str(workspace.root), str(dataset.path)
-
-    def trial(config: dict[str, Any], arrays: Arrays) -> None:
-        train_rival(settings, root, data, arrays, config["method"])
-        tune.report({"done": 1})
-
-    results = _tuner(
-        trial,
-        arrays,
-        [{"method": m} for m in todo],
-        workspace,
-        Count("rivals' stage 1", len(todo), lambda c: c["method"]),
-    ).fit()
-    for result in results:
-        if result.error is not None:
-            raise WaveError(f"a rival's stage 1 failed: {reason(result.error)}")
-    for method in todo:
-        workspace.finish(rival_file(workspace, method).parent, keys[method], {"method": method})
-
-
-def _fan_out(
-    experiment: Experiment, workspace: Workspace, dataset: Dataset, arrays: Arrays, book: Book, cells: list[Cell]
-) -> dict[str, str]:
-    todo = [c for c in cells if book.key(c) not in book.kept]
-    what = "held-out" if cells and cells[0].held_out else "test"
-    say(f"evaluate: {len(cells)} {what} cells, {len(cells) - len(todo)} already there, {len(todo)} to do")
-    if not todo:
-        return {}
-    settings, root, data = experiment.model_dump(mode="json"), str(workspace.root), str(dataset.path)
-
-    def trial(config: dict[str, Any], arrays: Arrays) -> None:
-        tune.report({"rows": run_cell(settings, root, data, arrays, Cell(**config["cell"]))})
-
-    count = Count(
-        "evaluate",
-        len(todo),
-        lambda c: str(Cell(**c["cell"])),
-        lambda c, r: book.keep(Cell(**c["cell"]), r.get("rows")),
-    )
-    results = _tuner(trial, arrays, [{"cell": asdict(c)} for c in todo], workspace, count).fit()
-    return {str(r.config["cell"]): reason(r.error) for r in results if r.error is not None and r.config is not None}
-
-
-def _tuner(trial: Any, arrays: Arrays, configs: list[dict[str, Any]], workspace: Workspace, count: "Count") -> Tuner:
-    return Tuner(
-        tune.with_resources(tune.with_parameters(trial, arrays=arrays), {"cpu": 1}),
-        param_space={key: tune.grid_search([c[key] for c in configs]) for key in configs[0]},
-        tune_config=TuneConfig(reuse_actors=True),
-        run_config=RunConfig(
-            name=f"evaluate-{time.time_ns()}", storage_path=str(workspace.ray), verbose=0, callbacks=[count]
-        ),
-    )
+def resized(images: Any, side: int) -> Any:
+    """uint8 (n, C, H, W) at ``side`` pixels, bilinear; the same array where it has them."""
+    if images.shape[-1] == side:
+        return images
+    tensor = F.interpolate(torch.from_numpy(images).float(), (side, side), mode="bilinear", align_corners=False)
+    return tensor.round().clamp(0, 255).byte().numpy()

@@ -7,19 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from wave.measure import macs, num_parameters
-from wave.spec import TargetSpec
+from wave.measure import num_parameters
 from wave.vit import Family
 
 from . import preflight
 from .config import load
 from .convert import prepared
+from .cost import BACKWARD, count_macs, stage1_cost
 from .loader import training_batches
 from .results import show_plan
 from .session import say
 from .workspace import Workspace, absolute
-
-BACKWARD = 3  # a training step costs about three forward passes
 
 
 def plan(file: str, overrides: Sequence[str]) -> int:
@@ -47,14 +45,7 @@ def plan(file: str, overrides: Sequence[str]) -> int:
     if experiment.ancestor.recipe is not None:
         images = experiment.ancestor.recipe.total_steps(epoch) * experiment.ancestor.recipe.batch_size
         stages.append(("ancestor", images, BACKWARD * own * images))
-    images = experiment.distil.recipe.total_steps(epoch) * experiment.distil.recipe.batch_size
-    sampled = (
-        [count_macs(family, family.resolve(s)) for s in experiment.distil.sizes.specs()]
-        if experiment.distil.sizes
-        else []
-    )
-    extra = experiment.distil.sizes_per_step * sum(sampled) / len(sampled) if sampled else 0.0
-    stages.append(("stage 1", images, (BACKWARD * (own + extra) + own) * images))
+    stages.append(("stage 1", *stage1_cost(experiment, family, epoch)))
     recipe = experiment.initialise.recipe
     if recipe is not None:
         images = recipe.total_steps(epoch) * recipe.batch_size * (2 if experiment.initialise.compare_scratch else 1)
@@ -64,12 +55,6 @@ def plan(file: str, overrides: Sequence[str]) -> int:
     say(f"templates: {spec.num_parameters()} parameters, {share:.1%} of the ancestor's")
     show_plan(rows, [(name, count, work, work / rate / 60) for name, count, work in stages])
     return 0
-
-
-def count_macs(family: Family, size: TargetSpec) -> int:
-    """Multiply-accumulates of one image's forward pass at a size; nothing is allocated."""
-    full = family.resolve(size)
-    return macs(family.create(full, device="meta"), full.img_size or 0, family.in_chans)
 
 
 def _rate(family: Family, forward: int, seconds: float = 3.0) -> float:

@@ -219,32 +219,3 @@ class Distil(Section):
         if not self.use_gpu and self.resources_per_worker.get("GPU"):
             raise SettingError("resources_per_worker.GPU", "has no effect with use_gpu=false; set use_gpu = true")
         return self
-
-
-class Evaluate(Section):
-    """The comparison: methods by name (``wave`` and the rivals of :mod:`wave.baselines`), sizes, seeds, and one budget.
-
-    Accuracy is measured at step 0 and after each of ``steps``, in one training of the longest. ``budget="smoke"`` keeps
-    every method but only the first and last size, one seed, one learning rate, 2 steps, and few images.
-    """
-
-    methods: Annotated[list[str], Field(min_length=1)] = ["wave", "timm_default"]
-    sizes: list[Size] = []
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0, 1, 2]
-    steps: Annotated[list[Count], Field(min_length=1)] = [50, 200]
-    learning_rates: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [1e-3]
-    batch_size: Count = 64
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    train_images: Annotated[int, Field(ge=0)] = 0
-    test_images: Annotated[int, Field(ge=0)] = 0
-    budget: Literal["full", "smoke"] = "full"
-    results: PathText = ""
-
-    @model_validator(mode="after")
-    def _smoke(self) -> Self:
-        if self.budget == "smoke" and self.steps != [2]:
-            few = {"sizes": [*self.sizes[:1], *self.sizes[1:][-1:]], "seeds": self.seeds[:1], "steps": [2]}
-            few |= {"learning_rates": self.learning_rates[:1], "train_images": 512, "test_images": 256}
-            for key, value in few.items():
-                object.__setattr__(self, key, value)  # frozen: reduced, once
-        return self

@@ -54,7 +54,7 @@ def fit(experiment: Experiment, data: Path, workspace: Workspace, name: str, bui
         train_loop_config={
             "experiment": experiment.model_dump(mode="json"),
             "data": str(data),
-            "root": str(workspace.root),
+            "workspace": workspace,
             "build": build,
             "name": name,
         },
@@ -94,7 +94,7 @@ def _refusal(workspace: Workspace, name: str) -> Path:
 
 
 def _worker(config: dict[str, Any]) -> None:
-    experiment, workspace = parse(config["experiment"]), Workspace(Path(config["root"]))
+    experiment, workspace = parse(config["experiment"]), cast(Workspace, config["workspace"])
     context, tell = ray.train.get_context(), teller()
     use_assigned_cpus()
     rank, world, device = context.get_world_rank(), context.get_world_size(), get_device()

@@ -24,9 +24,9 @@ from wave.train import Trainer
 
 from . import ancestor, publish, runs
 from .config import Experiment, parse
+from .cost import count_macs
 from .data import Dataset, open_dataset
 from .distil import resampling
-from .forecast import count_macs
 from .loader import MemoryBatches, eval_batches, evaluation_batches, training_batches
 from .session import assigned_device, line, teller, use_assigned_cpus
 from .store import Store

@@ -40,6 +40,8 @@ class Workspace:
     it, results, and Ray's own storage. A part is done when its record holds the key of the present settings."""
 
     root: Path
+    origin: Path | None = None
+    """The run whose ancestor this one uses, for variants; None: its own."""
 
     @classmethod
     def open(cls, output: str) -> "Workspace":
@@ -59,7 +61,11 @@ class Workspace:
 
     @property
     def ancestor(self) -> Path:
-        return self.root / "ancestor"
+        return (self.origin or self.root) / "ancestor"
+
+    def variant(self, name: str) -> "Workspace":
+        """Another run on this one's ancestor, in a folder of its own."""
+        return Workspace(self.root / "variants" / name, self.root)
 
     @property
     def templates(self) -> Path:

@@ -14,11 +14,7 @@ from wave.baselines import BASELINES
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 FILE = str(ROOT / "pipelines/experiments/fashion_mnist.toml")
-SMALL = (
-    *("data.source=idx", "evaluate.budget=smoke", "ancestor.recipe.steps=20", "ancestor.recipe.warmup_steps=5"),
-    *("ancestor.recipe.log_every=10", "distil.recipe.steps=4", "distil.recipe.warmup_steps=1", "distil.workers=1"),
-    "evaluate.sizes=[{embed_dim=96, depth=4}, {embed_dim=64, depth=3}]",
-)
+SMALL = (*("data.source=idx", "budget=smoke", "distil.workers=1"),)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(folder: Path) -> list[dict[str, object]]:
-    text = (folder / "runs/fashion-mnist/evaluation-smoke.jsonl").read_text()
+    text = (folder / "runs/fashion-mnist-smoke/evaluation.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -74,7 +70,7 @@ def test_the_table_says_what_a_method_cannot_reach(folder: Path) -> None:
 
 
 def test_only_missing_cells_are_done_again(folder: Path) -> None:
-    path = folder / "runs/fashion-mnist/evaluation-smoke.jsonl"
+    path = folder / "runs/fashion-mnist-smoke/evaluation.jsonl"
     before = path.read_text().splitlines(keepends=True)
     gone = rows(folder)[0]["key"]
     path.write_text("".join(line for line in before if json.loads(line)["key"] != gone))
@@ -93,5 +89,10 @@ def test_plan_names_every_size_and_the_minutes(folder: Path) -> None:
 
 
 def test_an_unknown_method_is_one_line(folder: Path) -> None:
-    done = command(folder, "evaluate", FILE, '--set=evaluate.methods=["tlge"]')
+    done = command(
+        folder,
+        "evaluate",
+        FILE,
+        '--set=evaluate.studies=[{name="one", methods=["tlge"], sizes=[{embed_dim=96, depth=4}]}]',
+    )
     assert done.returncode == 2 and "tlge" in done.stderr and "Traceback" not in done.stderr

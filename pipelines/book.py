@@ -1,0 +1,121 @@
+"""Book: the comparison's results file, one JSON object a line; a finished cell is kept at once and never done twice."""
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from wave.baselines import BASELINES
+from wave.errors import WaveError
+
+from . import runs
+from .cell import Cell, is_ours
+from .config import Experiment
+from .store import Store
+from .workspace import key_of
+
+
+class Book:
+    """The results file and the MLflow runs of its cells.
+
+    A cell is in it under the key of every setting that its rows depend on; bits that differ from machine to machine
+    are not among them, so committed results hold elsewhere. ``experiments`` are those of our method and its variants,
+    by name; "" is the comparison's own. Raises :class:`WaveError` for a line that is not a result.
+    """
+
+    def __init__(self, path: Path, experiments: Mapping[str, Experiment], store: Store) -> None:
+        self.path, self.experiments, self.store = path, experiments, store
+        self.parent: str | None = None
+        self.kept: dict[str, list[dict[str, Any]]] = {}
+        if not path.is_file():
+            return
+        for number, text in enumerate(path.read_text().splitlines(), 1):
+            try:
+                row = json.loads(text)
+                self.kept.setdefault(row["key"], []).append(row)
+            except (ValueError, KeyError, TypeError):
+                raise WaveError(f"{path}: line {number} is not a result; delete that line and run again") from None
+
+    def key(self, cell: Cell) -> str:
+        """Settings of the cell, of the comparison, of the ancestor, and of stage 1 where the method has one."""
+        own = self.experiments[""]
+        fixed = own.evaluate.model_dump(mode="json", include={"batch_size", "held_out", "train_images", "test_images"})
+        parts: list[object] = [asdict(cell), fixed, own.ancestor.model_dump(mode="json"), own.seed]
+        if is_ours(cell.method):
+            parts.append(method_settings(self.experiments[cell.method]))
+        elif BASELINES[cell.method].stage1 is not None:
+            parts.append(stage1_settings(own))
+        return key_of("cell", *parts)
+
+    def keep(self, cell: Cell, rows: Sequence[Mapping[str, Any]] | None) -> None:
+        """Append a cell's rows in one write, and log its MLflow run; once."""
+        key = self.key(cell)
+        if not rows or key in self.kept:
+            return
+        about = {
+            "key": key,
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+            "date": str(datetime.date.today()),
+        }
+        full = [{**row, **about} for row in rows]
+        self.kept[key] = full
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in full))
+            file.flush()
+            os.fsync(file.fileno())
+        self._log(cell, key, full)
+
+    def _log(self, cell: Cell, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        name, own = f"{self.experiments[''].name}-comparison", self.experiments[""]
+        if self.parent is None:
+            batch = key_of("comparison", own.name, own.seed)
+            self.parent = runs.batch_run(self.store, batch, name, {"name": own.name}, {})
+        metrics = {f"accuracy_{row['steps']}": float(row["accuracy"]) for row in rows}
+        metrics["seconds"] = float(rows[-1]["seconds"])
+        params = {k: v for k, v in asdict(cell).items() if k != "steps"}
+        runs.size_run(self.store, self.parent, key, str(cell), params, metrics, {"kind": "cell"})
+
+    def close(self, status: runs.Status) -> None:
+        """End the comparison's MLflow run, if there is one."""
+        if self.parent is not None:
+            runs.end_batch(self.store, self.parent, status)
+
+    def rows(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+        """What is kept of these cells."""
+        return [row for cell in cells for row in self.kept.get(self.key(cell), [])]
+
+    def best_rate(self, trials: Sequence[Cell]) -> float | None:
+        """The learning rate with the best held-out accuracy at the end; None where nothing is kept."""
+        scores = {
+            cell.lr: max(self.kept[self.key(cell)], key=lambda r: r["steps"])["accuracy"]
+            for cell in trials
+            if self.key(cell) in self.kept
+        }
+        return max(scores, key=lambda lr: scores[lr]) if scores else None
+
+
+def stage1_settings(experiment: Experiment) -> dict[str, Any]:
+    """What the stage 1 of a rival depends on: our budget."""
+    return experiment.distil.model_dump(mode="json", include={"recipe", "sizes_per_step"}) | {
+        "sampled": experiment.distil.sizes is not None
+    }
+
+
+def method_settings(experiment: Experiment) -> dict[str, Any]:
+    """What our method's rows depend on: templates, stage 1, how sizes are read off, and scaler training if any."""
+    exclude = {"workers", "resources_per_worker", "use_gpu", "max_failures"}
+    settings: dict[str, Any] = {
+        "templates": experiment.templates.model_dump(mode="json"),
+        "distil": experiment.distil.model_dump(mode="json", exclude=exclude),
+        "scaler_steps": experiment.evaluate.scaler_steps,
+    }
+    rule = {"depth", "width_scale", "symmetry", "symmetry_strength", "scalers"}
+    settings["resampling"] = experiment.initialise.model_dump(mode="json", include=rule)
+    if experiment.evaluate.scaler_steps:
+        settings["recipe"] = experiment.initialise.model_dump(mode="json", include={"recipe"})
+    return settings

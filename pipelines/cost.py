@@ -1,0 +1,28 @@
+"""What training costs: image passes, and multiply-accumulates of a size and of stage 1."""
+
+from wave.measure import macs
+from wave.spec import TargetSpec
+from wave.vit import Family
+
+from .config import Experiment
+
+BACKWARD = 3  # a training step costs about three forward passes
+
+
+def count_macs(family: Family, size: TargetSpec) -> int:
+    """Multiply-accumulates of one image's forward pass at a size; nothing is allocated."""
+    full = family.resolve(size)
+    return macs(family.create(full, device="meta"), full.img_size or 0, family.in_chans)
+
+
+def stage1_cost(experiment: Experiment, family: Family, steps_per_epoch: int) -> tuple[int, float]:
+    """Image passes through models in training, and multiply-accumulates with the teacher's forward passes.
+
+    Each step reads its batch at the auxiliary size and at every sampled size.
+    """
+    rules, own = experiment.distil, count_macs(family, family.size)
+    images = rules.recipe.total_steps(steps_per_epoch) * rules.recipe.batch_size
+    sampled = [count_macs(family, s) for s in rules.sizes.specs()] if rules.sizes else []
+    per_step = rules.sizes_per_step if sampled else 0
+    extra = per_step * sum(sampled) / len(sampled) if sampled else 0.0
+    return images * (1 + per_step), (BACKWARD * (own + extra) + own) * images

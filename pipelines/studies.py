@@ -1,0 +1,89 @@
+"""The comparison's settings: studies (methods x sizes x seeds x steps on one data set) and variants of our method."""
+
+from collections import Counter
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from .config_text import SettingError, matches
+from .sections import Count, Data, PathText, Section, Size
+
+Budget = Literal["full", "smoke"]
+Rates = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+Method = Annotated[str, matches(r"[a-z0-9_]{1,64}", "should be a method's name: small letters, digits and _")]
+SMOKE_STEPS, SMOKE_IMAGES = 2, 512
+
+
+class Variant(Section):
+    """Our method under other settings: ``set`` changes keys of the experiment as ``--set`` does.
+
+    It has templates of its own, distilled from the same ancestor.
+    """
+
+    name: Annotated[str, matches(r"wave_[a-z0-9_]{1,60}", "should be wave_ and small letters, digits or _")]
+    set: Annotated[list[str], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _only_ours(self) -> Self:
+        ours = ("templates.", "distil.", "initialise.", "evaluate.scaler_steps")
+        for override in self.set:
+            if not override.strip().startswith(ours):
+                raise SettingError("set", f"={override!r} is not about our method; it may set {', '.join(ours)}")
+        return self
+
+
+class Study(Section):
+    """Every method at every size it reaches, from every seed: accuracy at step 0 and after each of ``steps``, in one
+    training of the longest. ``data`` names another data set than the ancestor's: the classifier is then drawn anew for
+    every method. ``learning_rates`` default to those of the comparison; the best one is chosen for each method."""
+
+    name: Method
+    methods: Annotated[list[Method], Field(min_length=1)]
+    sizes: Annotated[list[Size], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, default_factory=lambda: [0, 1, 2])]
+    steps: Annotated[list[Count], Field(min_length=1, default_factory=lambda: [50, 200])]
+    learning_rates: Rates | None = None
+    data: Data | None = None
+
+    def smaller(self) -> "Study":
+        """The same methods at the first and the last size, one seed, one rate, :data:`SMOKE_STEPS` steps."""
+        ends = [*self.sizes[:1], *self.sizes[1:][-1:]]
+        rates = self.learning_rates and self.learning_rates[:1]
+        few = {"sizes": ends, "seeds": self.seeds[:1], "steps": [SMOKE_STEPS], "learning_rates": rates}
+        return self.model_copy(update=few)
+
+
+class Evaluate(Section):
+    """The comparison; see :mod:`pipelines.evaluate`. Every cell reads batches of ``batch_size``; learning rates are
+    chosen on a share ``held_out`` of the training set. ``scaler_steps`` of a cell's steps train our scalers alone by
+    ``[initialise.recipe]``."""
+
+    studies: Annotated[list[Study], Field(default_factory=list)]
+    variants: Annotated[list[Variant], Field(default_factory=list)]
+    learning_rates: Annotated[Rates, Field(default_factory=lambda: [1e-3])]
+    batch_size: Count = 64
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    scaler_steps: Annotated[int, Field(ge=0)] = 0
+    train_images: Annotated[int, Field(ge=0)] = 0
+    test_images: Annotated[int, Field(ge=0)] = 0
+    results: PathText = ""
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        for key in ("studies", "variants"):
+            counts = Counter(entry.name for entry in getattr(self, key))
+            if twice := [name for name, count in counts.items() if count > 1]:
+                raise SettingError(key, f"names {', '.join(twice)} more than once")
+        return self
+
+    def smaller(self) -> "Evaluate":
+        """Every study and method at its smallest; see :meth:`Study.smaller`."""
+        few = {
+            "studies": [study.smaller() for study in self.studies],
+            "learning_rates": self.learning_rates[:1],
+            "scaler_steps": min(self.scaler_steps, 1),
+            "train_images": SMOKE_IMAGES,
+            "test_images": SMOKE_IMAGES // 2,
+            "results": "",
+        }
+        return self.model_copy(update=few)
