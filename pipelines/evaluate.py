@@ -44,7 +44,7 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
     the one that does best on a held-out part of the training set, at the first size it reaches. Raises
     :class:`WaveError`.
     """
-    experiment = load(file, overrides)
+    experiment = ancestor.pinned(load(file, overrides))
     experiments = variants(experiment)
     workspace = Workspace.open(experiment.output)
     with contextlib.ExitStack() as held:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from wave.measure import num_parameters
 from wave.vit import Family
 
-from . import preflight
+from . import ancestor, preflight
 from .config import load
 from .convert import prepared
 from .cost import BACKWARD, count_macs, stage1_cost
@@ -29,6 +29,7 @@ def plan(file: str, overrides: Sequence[str]) -> int:
     experiment = load(file, overrides)
     dataset = prepared(experiment.data, say)
     workspace = Workspace(absolute(experiment.output, "output"))
+    experiment = ancestor.pinned(experiment)
     family = Family.of(preflight.check(experiment, dataset, workspace).model)
     spec = experiment.templates.spec(family.head_dim, family.mlp_ratio)
     cost = {family.size: count_macs(family, family.size)}
