@@ -55,6 +55,7 @@ class Rule(Section):
 class Initialise(Section):
     """Stage 2, one trial a size; without a recipe no size is trained. ``subset`` images (0 = all) are used.
 
+    With ``teacher_logits`` a subset's images stay unchanged, else ``data.hflip`` and ``data.random_crop`` change them.
     ``compare_scratch`` trains timm's random initialisation by the same recipe beside each size, for the table.
     """
 
@@ -168,6 +169,13 @@ class Experiment(Section):
         if self.initialise.teacher_logits and self.data.changes_images and not self.initialise.subset:
             text = "=true reuses logits of unchanged images, but data changes them; set it false, or set a subset"
             raise SettingError("initialise.teacher_logits", text)
+        encoded_only = [key for key in ("augment", "color_jitter", "reprob") if getattr(self.data, key)]
+        if self.initialise.recipe and self.initialise.subset and not self.initialise.teacher_logits and encoded_only:
+            text = (
+                f"={self.initialise.subset} images are held in memory, where data.{encoded_only[0]} has no effect; set "
+            )
+            text += "teacher_logits = true, which reads them unchanged, or subset = 0"
+            raise SettingError("initialise.subset", text)
         if self.budget == "smoke":
             self._reduce()
         names = {key: getattr(self.mlflow, key) or self.name for key in ("experiment", "registered_model")}

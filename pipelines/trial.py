@@ -27,7 +27,7 @@ from .config import Experiment, parse
 from .cost import count_macs
 from .data import Dataset, open_dataset
 from .distil import resampling
-from .loader import MemoryBatches, eval_batches, evaluation_batches, training_batches
+from .loader import MemoryBatches, augment_of, eval_batches, evaluation_batches, training_batches
 from .session import assigned_device, line, teller, use_assigned_cpus
 from .store import Store
 from .workspace import Workspace
@@ -168,7 +168,14 @@ def _batches(
         logits = cast("NDArray[np.float32] | None", arrays.get("teacher_logits"))
         mean, std = dataset.mean, dataset.std
         batches: Any = MemoryBatches(
-            images, labels, mean, std, recipe.batch_size, experiment.seed, teacher_logits=logits
+            images,
+            labels,
+            mean,
+            std,
+            recipe.batch_size,
+            experiment.seed,
+            teacher_logits=logits,
+            augment=None if experiment.initialise.teacher_logits else augment_of(experiment.data),
         )
     else:
         batches = training_batches(dataset, experiment.data, recipe.batch_size, experiment.seed)
