@@ -65,3 +65,4 @@ def test_a_spoilt_file_of_digests_is_written_anew(shard: Path, kept: str) -> Non
 def test_where_nothing_can_be_written_the_digest_is_still_right(shard: Path) -> None:
     (shard.parent / digests.NAME).mkdir()  # a read-only folder would not stop root
     assert digests.digests([shard]) == [sha256(shard)]
+    assert sorted(p.name for p in shard.parent.iterdir()) == [digests.NAME, shard.name]
