@@ -55,7 +55,8 @@ class Rule(Section):
 class Initialise(Section):
     """Stage 2, one trial a size; without a recipe no size is trained. ``subset`` images (0 = all) are used.
 
-    With ``teacher_logits`` a subset's images stay unchanged, else ``data.hflip`` and ``data.random_crop`` change them.
+    Beside cached ``teacher_logits`` a subset's images stay unchanged; without (also by ``recipe.kl_weight = 0``, which
+    needs no teacher) ``data.hflip`` and ``data.random_crop`` change them.
     ``compare_scratch`` trains timm's random initialisation by the same recipe beside each size, for the table.
     """
 
@@ -94,6 +95,11 @@ class Initialise(Section):
                     "resources", "has a rule that never matches; order max_params upwards, the one without it last"
                 )
         return self
+
+    @property
+    def caches_logits(self) -> bool:
+        """Whether the teacher's logits are computed once, so that training reads every image unchanged."""
+        return self.teacher_logits and self.recipe is not None and self.recipe.kl_weight > 0
 
     def resources_for(self, parameters: int) -> dict[str, float]:
         """``{"cpu": .., "gpu": ..}`` for a model with that many parameters: the first rule that matches."""
@@ -170,11 +176,12 @@ class Experiment(Section):
             text = "=true reuses logits of unchanged images, but data changes them; set it false, or set a subset"
             raise SettingError("initialise.teacher_logits", text)
         encoded_only = [key for key in ("augment", "color_jitter", "reprob") if getattr(self.data, key)]
-        if self.initialise.recipe and self.initialise.subset and not self.initialise.teacher_logits and encoded_only:
-            text = (
-                f"={self.initialise.subset} images are held in memory, where data.{encoded_only[0]} has no effect; set "
-            )
-            text += "teacher_logits = true, which reads them unchanged, or subset = 0"
+        stage2 = self.initialise
+        if stage2.recipe and stage2.subset and not stage2.caches_logits and encoded_only:
+            text = f"={stage2.subset} images are held in memory, where data.{encoded_only[0]} has no effect; "
+            text += "set subset = 0"
+            if stage2.recipe.kl_weight:
+                text += ", or teacher_logits = true, which reads them unchanged"
             raise SettingError("initialise.subset", text)
         if self.budget == "smoke":
             self._reduce()

@@ -76,7 +76,7 @@ def initialise(
 
 def _key(experiment: Experiment, dataset: Dataset, templates: Templates, target: TargetSpec) -> str:
     settings = experiment.initialise.model_dump(mode="json", exclude={"resources", "max_failures"})
-    unchanged = experiment.initialise.subset and experiment.initialise.teacher_logits
+    unchanged = experiment.initialise.subset and experiment.initialise.caches_logits
     augment = None if unchanged else augment_of(experiment.data)
     return key_of("size", templates.digest, dataset.digest, settings, augment, asdict(target), experiment.seed)
 
@@ -119,7 +119,7 @@ def _shared(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> A
         return arrays
     images, labels = dataset.arrays("train", limit=settings.subset or None, seed=experiment.seed)
     arrays |= {"train_images": images, "train_labels": labels}
-    if settings.teacher_logits and recipe.kl_weight:
+    if settings.caches_logits:
         arrays["teacher_logits"] = on_worker(experiment.distil, _teacher_logits, dataset, workspace, images, labels)
     return arrays
 

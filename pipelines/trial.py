@@ -175,7 +175,7 @@ def _batches(
             recipe.batch_size,
             experiment.seed,
             teacher_logits=logits,
-            augment=None if experiment.initialise.teacher_logits else augment_of(experiment.data),
+            augment=None if experiment.initialise.caches_logits else augment_of(experiment.data),
         )
     else:
         batches = training_batches(dataset, experiment.data, recipe.batch_size, experiment.seed)

@@ -283,7 +283,11 @@ def test_experiment_is_frozen(file: Path) -> None:
 
 def test_augmentation_that_a_subset_in_memory_cannot_have(file: Path) -> None:
     sets = ["data.reprob=0.5", "initialise.recipe.steps=4", "initialise.subset=64", "initialise.teacher_logits=false"]
-    with pytest.raises(WaveError, match=r"initialise.subset=64 .*data.reprob has no effect; set teacher_logits = true"):
+    with pytest.raises(
+        WaveError, match=r"initialise.subset=64 .*data.reprob has no effect; set subset = 0, or teacher"
+    ):
         load(file, sets)
+    with pytest.raises(WaveError, match=r"data.reprob has no effect; set subset = 0$"):
+        load(file, [*sets[:3], "initialise.recipe.kl_weight=0.0"])
     assert load(file, [*sets[:3], "initialise.teacher_logits=true"]).data.reprob == 0.5
     assert load(file, ["data.hflip=0.5", *sets[1:]]).data.hflip == 0.5
