@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ WORTH_BYTES = 64 << 20
 """Files of less than this in all are read each time: a fraction of a second."""
 SETTLED_SECONDS = 2.0
 """A file changed so lately could change again without a new time of change, so what it holds is not kept."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def digests(paths: Sequence[Path]) -> list[bytes]:
@@ -38,7 +41,7 @@ def _entry(path: Path, kept: Any) -> dict[str, Any]:
     """``stamp`` is empty when the file may yet change under it."""
     with path.open("rb") as file:
         now, stamp = time.time(), _stamp(file.fileno())
-        if isinstance(kept, dict) and kept.get("stamp") == stamp and len(str(kept.get("sha256"))) == 64:
+        if isinstance(kept, dict) and kept.get("stamp") == stamp and _SHA256.fullmatch(str(kept.get("sha256"))):
             return kept
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         settled = now - max(stamp[1:]) / 1e9 > SETTLED_SECONDS and stamp == _stamp(file.fileno())

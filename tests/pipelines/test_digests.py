@@ -66,3 +66,11 @@ def test_where_nothing_can_be_written_the_digest_is_still_right(shard: Path) -> 
     (shard.parent / digests.NAME).mkdir()  # a read-only folder would not stop root
     assert digests.digests([shard]) == [sha256(shard)]
     assert sorted(p.name for p in shard.parent.iterdir()) == [digests.NAME, shard.name]
+
+
+def test_a_kept_digest_that_is_none_is_computed_anew(shard: Path) -> None:
+    digests.digests([shard])
+    kept = json.loads((shard.parent / digests.NAME).read_text())
+    kept[shard.name]["sha256"] = "z" * 64
+    (shard.parent / digests.NAME).write_text(json.dumps(kept))
+    assert digests.digests([shard]) == [sha256(shard)]
