@@ -136,11 +136,12 @@ def _train(
     trainer = Trainer(
         model, recipe, steps, teacher=teacher and teacher.to(device), num_classes=num_classes, seed=seed, device=device
     )
+    tell, every = teller(), max(recipe.log_every, steps // 4)
     if state is not None and state.is_file():
         saved = torch.load(state, map_location=device, weights_only=True)
         if saved["key"] == key:
             trainer.load_state_dict(saved["trainer"])
-    tell, every = teller(), max(recipe.log_every, steps // 4)
+            tell(f"{title}: resumed at step {trainer.step}/{steps}")
     while trainer.step < steps:
         for metrics in trainer.run(batches, until=trainer.step + every):
             tell(line(title, metrics))
