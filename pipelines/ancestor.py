@@ -97,7 +97,7 @@ def obtain(
     if settings.source == "train":
         name = f"ancestor-{own}"
         say(f"ancestor: training {settings.architecture} on {dataset.num_rows('train')} images")
-        fit(experiment, dataset.path, workspace, name, _build)
+        fit(experiment, dataset, workspace, name, _build)
         shutil.rmtree(workspace.ray / name, ignore_errors=True)
     else:
         say(f"ancestor: reading {settings.source}")

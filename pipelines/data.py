@@ -17,7 +17,8 @@ from wave.errors import WaveError
 
 from .digests import digests
 from .images import decode, eval_pixels
-from .shards import Encoding, Metadata, Shard, check_labels, raw_pixels, unreadable
+from .shards import Encoding, Metadata, Shard, changed, check_labels, raw_pixels, unreadable
+from .shards import outline as digest_of
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -97,6 +98,11 @@ class Dataset:
             whole.update(path.name.encode() + b"\0" + part)
         return whole.hexdigest()
 
+    @property
+    def outline(self) -> dict[str, str]:
+        """File name -> what :func:`pipelines.shards.outline` says of it."""
+        return {shard.path.name: shard.outline for split in SPLITS for shard in self.shards[split]}
+
     def arrays(
         self, split: Split, limit: int | None = None, seed: int = 0
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -133,6 +139,18 @@ class Dataset:
                             images[at] = to_pixels(decode(data[int(row)].as_py(), self.shape[0], where))
                 start += size
         return images, labels
+
+
+def reopen(path: str | Path, outline: Mapping[str, str]) -> Dataset:
+    """For a worker: the data set as the driver opened it; raises :class:`WaveError` when a shard is another one now."""
+    for name, wanted in outline.items():
+        try:
+            same = digest_of(Path(path, name)) == wanted
+        except OSError as error:
+            raise unreadable(Path(path, name), error) from None
+        if not same:
+            raise changed(Path(path, name))
+    return open_dataset(path)
 
 
 def open_dataset(path: str | Path) -> Dataset:
@@ -195,7 +213,7 @@ def _open_shard(path: Path) -> tuple[Shard, Metadata]:
         with pq.ParquetFile(path) as file:
             footer, meta = file.metadata, Metadata.read(file.schema_arrow, path)
             groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
-            shard = Shard(path, tuple(group.num_rows for group in groups))
+            shard = Shard(path, tuple(group.num_rows for group in groups), digest_of(path))
             column = footer.schema.names.index("label")
             ranges = [group.column(column).statistics for group in groups]
     except (pa.ArrowException, OSError) as error:

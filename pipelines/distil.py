@@ -54,7 +54,7 @@ def distil(experiment: Experiment, dataset: Dataset, workspace: Workspace, origi
         return done
     name = f"templates-{own}"
     say(f"stage 1: distilling templates on {dataset.num_rows('train')} images")
-    fit(experiment, dataset.path, workspace, name, _build)
+    fit(experiment, dataset, workspace, name, _build)
     shutil.rmtree(workspace.ray / name, ignore_errors=True)
     templates = Templates.load(workspace.templates)
     reached = float(templates.info["metrics"]["accuracy"])

@@ -104,7 +104,9 @@ def _job(experiment: Experiment, dataset: Dataset, workspace: Workspace, templat
             "mlflow": experiment.mlflow.model_copy(update={"tracking_uri": redacted(experiment.mlflow.tracking_uri)})
         }
     )
-    return Job(plain.model_dump(mode="json"), str(dataset.path), str(workspace.root), store, run, batch, tags)
+    return Job(
+        plain.model_dump(mode="json"), str(dataset.path), dataset.outline, str(workspace.root), store, run, batch, tags
+    )
 
 
 def _shared(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Arrays:

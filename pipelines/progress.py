@@ -39,6 +39,9 @@ class Count(Callback):
         self.failed += 1
         self._say(trial, "failed")
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        say(f"{self.what}: {self.name(trial.config)} was cut off; it goes on from its last checkpoint")
+
     def _say(self, trial: Any, outcome: str) -> None:
         ended = self.done + self.failed
         seconds = (time.perf_counter() - self.start) / ended * (self.total - ended)

@@ -1,5 +1,6 @@
 """The stages of a run in order: data, ancestor, templates, sizes; each does only what is missing."""
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from .convert import prepared
 from .data import Dataset
 from .initialise import initialise
 from .runs import log_files
-from .session import say, session
+from .session import interrupt, say, session
 from .store import open_store
 from .workspace import Workspace
 
@@ -32,6 +33,7 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
 
     The same call again continues: finished parts are recognised by their settings. Raises :class:`WaveError`.
     """
+    signal.signal(signal.SIGTERM, interrupt)
     experiment = load(file, overrides)
     workspace = Workspace.open(experiment.output)
     with workspace.lock():

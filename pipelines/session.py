@@ -35,6 +35,7 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "30",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end a run as if it were complete
 }
 _ACTOR = "wave-progress"
 _REFUSED = (ConnectionError, RayError, TimeoutError, ValueError, RuntimeError)
@@ -48,6 +49,7 @@ def session(cluster: Cluster) -> Iterator[None]:
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)  # a traceback a lost trial
     joining = bool(cluster.address or os.environ.get("RAY_ADDRESS"))
     wants_token = os.environ.get("RAY_AUTH_MODE") == "token"
     if (
@@ -74,7 +76,7 @@ def session(cluster: Cluster) -> Iterator[None]:
             raise
         text = (str(error).splitlines() or [type(error).__name__])[0]
         raise WaveError(f"cluster.address: no Ray session on {where or 'this machine'}: {text}") from None
-    signal.signal(signal.SIGTERM, _interrupt)  # after Ray has set its own: what is done is kept, as after Ctrl-C
+    signal.signal(signal.SIGTERM, interrupt)  # after Ray has set its own
     try:
         with _printing():
             yield
@@ -105,7 +107,8 @@ def _probe(address: str, seconds: float = 8.0) -> None:
         ) from None
 
 
-def _interrupt(*_: object) -> None:
+def interrupt(*_: object) -> None:
+    """A handler of SIGTERM: what is done is kept, as after Ctrl-C."""
     raise KeyboardInterrupt
 
 

@@ -1,5 +1,6 @@
 """One shard of a data set: a Parquet file, its metadata, and its row groups, each checked when it is read."""
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -81,10 +82,11 @@ _BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_
 
 @dataclass(frozen=True)
 class Shard:
-    """One Parquet file and the number of rows of each of its row groups."""
+    """One Parquet file, the number of rows of each of its row groups, and the digest of its :func:`outline`."""
 
     path: Path
     groups: tuple[int, ...]
+    outline: str = ""
 
     @property
     def rows(self) -> int:
@@ -117,10 +119,27 @@ class Shard:
 
     def _read(self, how: Any) -> Any:
         try:
+            if self.outline and outline(self.path) != self.outline:
+                raise changed(self.path)
             with pq.ParquetFile(self.path) as file:
                 return how(file)
         except (pa.ArrowException, OSError) as error:
             raise unreadable(self.path, error) from None
+
+
+def outline(path: Path) -> str:
+    """Digest of a Parquet file's length and footer, which holds the place, size and extremes of every column chunk:
+    it tells another file in the place of the first one, without reading it whole."""
+    with path.open("rb") as file:
+        length = file.seek(0, 2)
+        file.seek(max(0, length - 8))
+        footer = int.from_bytes(file.read(4), "little")
+        file.seek(max(0, length - 8 - footer))
+        return hashlib.sha256(length.to_bytes(8, "little") + file.read()).hexdigest()
+
+
+def changed(path: Path) -> WaveError:
+    return WaveError(f"{path}: was changed while a run used it; put the first one back, or run again with the new one")
 
 
 def unreadable(path: Path, error: BaseException) -> WaveError:

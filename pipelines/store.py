@@ -1,10 +1,12 @@
 """Where MLflow keeps things: a store, opened once by the driver and described by a value that any process can use."""
 
+import fcntl
 import logging
+import os
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -49,7 +51,7 @@ def open_store(tracking_uri: str, experiment: str, workdir: Path) -> Store:
     """Open the store and find or create the experiment; the driver calls this before any other process writes.
 
     ``tracking_uri`` "" means ``mlflow.db`` and ``mlartifacts/`` in ``workdir``, where a bare ``mlflow ui`` shows them.
-    The first call creates the database's schema (several seconds), which eight processes at once do not survive.
+    The first call creates the database's schema (several seconds); others that open it meanwhile wait for it.
     A deleted experiment is restored, with its runs.
 
     Raises:
@@ -57,10 +59,10 @@ def open_store(tracking_uri: str, experiment: str, workdir: Path) -> Store:
             another MLflow version; all within seconds.
     """
     uri, artifacts = _resolve(tracking_uri, workdir)
-    _probe(uri, create=True)
     for logger in ("alembic", "mlflow.store.db.utils"):  # fifty lines on a schema being made
         logging.getLogger(logger).setLevel(logging.WARNING)
-    with explained(uri):
+    with _alone(uri), explained(uri):
+        _probe(uri, create=True)
         client = Store(uri, "").client()
         return Store(uri, _experiment_id(client, experiment, artifacts))
 
@@ -70,6 +72,28 @@ def existing_store(tracking_uri: str, workdir: Path) -> Store:
     uri, _ = _resolve(tracking_uri, workdir)
     _probe(uri, create=False)
     return Store(uri, "")
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """One process at a time opens a SQLite database: its folder is locked, so no file of ours stays beside it."""
+    if not uri.startswith("sqlite:"):
+        yield
+        return
+    parent = Path(str(_url(uri).database)).parent
+    with suppress(OSError):  # the probe says it better
+        parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder = os.open(parent, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    try:
+        with suppress(OSError):  # a network share may know no such locks
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """One training on Ray Train workers, for the ancestor and for stage 1: DDP, a checkpoint an epoch, resumed by name."""
 
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,13 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 
-from wave.errors import WaveError
+from wave.errors import Diverged, WaveError
 from wave.recipe import Recipe
 from wave.spec import TargetSpec
 from wave.train import Trainer
 
 from .config import Experiment, parse
-from .data import Dataset, open_dataset
+from .data import Dataset, reopen
 from .loader import training_batches
 from .session import line, teller, use_assigned_cpus
 from .workspace import Workspace, write_text
@@ -43,7 +44,7 @@ class Work:
 Build = Callable[[Experiment, Dataset, Workspace], Work]
 
 
-def fit(experiment: Experiment, data: Path, workspace: Workspace, name: str, build: Build) -> None:
+def fit(experiment: Experiment, dataset: Dataset, workspace: Workspace, name: str, build: Build) -> None:
     """Run ``build``'s work on the workers that ``[distil]`` asks for; the same ``name`` again resumes.
 
     Raises :class:`WaveError` with the first worker's own message when one of ours, else with what Ray says.
@@ -53,13 +54,15 @@ def fit(experiment: Experiment, data: Path, workspace: Workspace, name: str, bui
         _worker,
         train_loop_config={
             "experiment": experiment.model_dump(mode="json"),
-            "data": str(data),
+            "data": str(dataset.path),
+            "outline": dataset.outline,
             "workspace": workspace,
             "build": build,
             "name": name,
         },
         scaling_config=ScalingConfig(
             num_workers=least if least == most else (least, most),
+            elastic_resize_monitor_interval_s=15.0,
             use_gpu=experiment.distil.use_gpu,
             resources_per_worker=dict(experiment.distil.resources_per_worker),
         ),
@@ -73,7 +76,7 @@ def fit(experiment: Experiment, data: Path, workspace: Workspace, name: str, bui
     refusal = _refusal(workspace, name)
     refusal.unlink(missing_ok=True)
     try:
-        trainer.fit()
+        _interruptibly(trainer.fit)
     except TrainingFailedError as error:
         failures = getattr(error, "worker_failures", None) or {}
         for failure in failures.values():
@@ -88,6 +91,24 @@ def fit(experiment: Experiment, data: Path, workspace: Workspace, name: str, bui
         raise WaveError(refusal.read_text())
 
 
+def _interruptibly(work: Callable[[], object]) -> None:
+    """Call ``work`` in a thread: in the main one Ray Train takes Ctrl-C for itself and ends the process with code 0."""
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 (handed to the caller)
+            raised.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+    if raised:
+        raise raised[0]
+
+
 def _refusal(workspace: Workspace, name: str) -> Path:
     """Where rank 0 leaves the message of an error that no restart would mend."""
     return workspace.ray / f"{name}.refused"
@@ -98,12 +119,15 @@ def _worker(config: dict[str, Any]) -> None:
     context, tell = ray.train.get_context(), teller()
     use_assigned_cpus()
     rank, world, device = context.get_world_rank(), context.get_world_size(), get_device()
-    dataset = open_dataset(config["data"])
+    refusal = _refusal(workspace, config["name"])
+    if refusal.is_file():  # another worker's reason, found before this group was started again
+        return
     try:
+        dataset = reopen(config["data"], config["outline"])
         work = cast(Build, config["build"])(experiment, dataset, workspace)
     except WaveError as error:  # the same on every worker, so a restart would not help
         if rank == 0:
-            write_text(_refusal(workspace, config["name"]), str(error))
+            write_text(refusal, str(error))
         return
     recipe = work.recipe
     batches = training_batches(dataset, experiment.data, recipe.batch_size, experiment.seed, rank, world)
@@ -122,17 +146,21 @@ def _worker(config: dict[str, Any]) -> None:
         with checkpoint.as_directory() as folder:
             trainer.load_state_dict(torch.load(Path(folder) / _STATE, map_location=device, weights_only=True))
         if rank == 0:
-            tell(f"{work.title}: resumed at step {trainer.step}/{trainer.steps}")
+            tell(f"{work.title}: resumed at step {trainer.step}/{trainer.steps} on {world} workers")
     every = batches.steps_per_epoch  # an epoch; of a small set that is counted in steps, no more than ten in all
     if recipe.epochs is None:
         every = max(every, trainer.steps // 10)
     start = time.perf_counter()
     while trainer.step < trainer.steps:
         metrics: Any = {}
-        for metrics in trainer.run(batches, until=(trainer.step // every + 1) * every):
-            metrics["images_per_second"] *= world
-            if rank == 0:
-                tell(line(work.title, metrics))
+        try:
+            for metrics in trainer.run(batches, until=(trainer.step // every + 1) * every):
+                metrics["images_per_second"] *= world
+                if rank == 0:
+                    tell(line(work.title, metrics))
+        except Diverged as error:  # it would again; the other workers wait for this one, so it cannot just return
+            write_text(refusal, f"{work.title}: {error}")
+            raise
         with tempfile.TemporaryDirectory() as folder:
             saved = None
             if rank == 0:

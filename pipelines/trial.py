@@ -1,6 +1,7 @@
 """One Tune trial of stage 2: one size from templates to a registered timm model, resumed from its own checkpoint."""
 
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from wave.errors import WaveError
+from wave.errors import Diverged, WaveError
 from wave.initialise import plain_model, target_model
 from wave.measure import accuracy, num_parameters
 from wave.recipe import Batch, Recipe
@@ -25,7 +26,7 @@ from wave.train import Trainer
 from . import ancestor, publish, runs
 from .config import Experiment, parse
 from .cost import count_macs
-from .data import Dataset, open_dataset
+from .data import Dataset, reopen
 from .distil import resampling
 from .loader import MemoryBatches, augment_of, eval_batches, evaluation_batches, training_batches
 from .session import assigned_device, line, teller, use_assigned_cpus
@@ -41,6 +42,7 @@ class Job:
 
     experiment: dict[str, Any]
     data: str
+    outline: dict[str, str]
     root: str
     store: Store
     parent_run: str
@@ -56,7 +58,7 @@ def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[st
     """
     experiment, workspace = parse(job.experiment), Workspace(Path(job.root))
     use_assigned_cpus()
-    dataset, templates = open_dataset(job.data), Templates.load(workspace.templates)
+    dataset, templates = reopen(job.data, job.outline), Templates.load(workspace.templates)
     device = assigned_device()
     start, settings = time.perf_counter(), experiment.initialise
     model = target_model(
@@ -94,6 +96,10 @@ def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[st
             fresh = train(templates.family.create(full).to(device), f"{target.name} from scratch")
             row["accuracy_scratch"] = accuracy(fresh, test(0), device)
     plain = plain_model(templates, model.cpu())
+    if not all(bool(p.isfinite().all()) for p in plain.parameters()):
+        raise WaveError(
+            f"{target.name}: its weights are NaN or infinite; lower lr or symmetry_strength of [initialise]"
+        )
     row |= {"parameters": num_parameters(plain), "macs": count_macs(templates.family, full)}
     folder = workspace.model(target.name)
     save_model(plain, folder, dataset.mean, dataset.std, dataset.classes if comparable else None)
@@ -137,19 +143,43 @@ def _train(
         model, recipe, steps, teacher=teacher and teacher.to(device), num_classes=num_classes, seed=seed, device=device
     )
     tell, every = teller(), max(recipe.log_every, steps // 4)
-    if state is not None and state.is_file():
-        saved = torch.load(state, map_location=device, weights_only=True)
-        if saved["key"] == key:
-            trainer.load_state_dict(saved["trainer"])
-            tell(f"{title}: resumed at step {trainer.step}/{steps}")
+    saved = _saved(state, device) if state is not None and state.is_file() else {}
+    if saved.get("key") == key:
+        trainer.load_state_dict(saved["trainer"])
+        tell(f"{title}: resumed at step {trainer.step}/{steps}")
     while trainer.step < steps:
-        for metrics in trainer.run(batches, until=trainer.step + every):
-            tell(line(title, metrics))
+        try:
+            for metrics in trainer.run(batches, until=trainer.step + every):
+                tell(line(title, metrics))
+        except Diverged:
+            if state is not None:
+                state.unlink(missing_ok=True)  # the next try begins anew, not on the way into NaN
+            raise
         if state is not None and trainer.step < steps:
-            state.parent.mkdir(parents=True, exist_ok=True)
-            torch.save({"key": key, "trainer": trainer.state_dict()}, state.with_suffix(".tmp"))
-            os.replace(state.with_suffix(".tmp"), state)
+            _save(state, {"key": key, "trainer": trainer.state_dict()})
     return trainer.result
+
+
+def _saved(state: Path, device: str) -> dict[str, Any]:
+    """What an earlier try left; nothing when that cannot be read. Tensors and plain types only, so no code runs."""
+    try:
+        saved = torch.load(state, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        return {}
+    return cast(dict[str, Any], saved) if isinstance(saved, dict) else {}
+
+
+def _save(state: Path, content: dict[str, Any]) -> None:
+    """Write a trial's state, whole or not at all."""
+    state.parent.mkdir(parents=True, exist_ok=True)
+    temporary = state.with_suffix(".tmp")
+    try:
+        torch.save(content, temporary)
+        os.replace(temporary, state)
+    except RuntimeError as error:  # of torch's writer, which does not say which file
+        raise WaveError(f"{state}: cannot be written ({error}); is the disk full?") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _test(experiment: Experiment, dataset: Dataset, arrays: Arrays) -> Callable[[int], Iterator[Batch]]:

@@ -26,6 +26,18 @@ from .vit import BANK, Family, own_state, size_of, templated
 
 FORMAT, VERSION = "wave-templates", 1
 TENSORS, META = "templates.safetensors", "templates.json"
+_LARGEST = 16384
+_MALFORMED = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+)
+"""What safetensors, torch and timm raise for a file that says something impossible."""
 CHANGED = "wrong checksum; the file was changed or cut short: distil or pull it again"
 
 
@@ -89,15 +101,20 @@ class Templates:
             raise WaveError(f"{where / TENSORS}: {CHANGED}")
         try:
             tensors = load_tensors(raw)
-        except SafetensorError as error:
-            raise WaveError(f"{where / TENSORS}: not a safetensors file ({error})") from None
+        except (SafetensorError, *_MALFORMED) as error:
+            raise WaveError(f"{where / TENSORS}: not a safetensors file ({_one_line(error)})") from None
         try:
             spec, family = TemplateSpec.from_json(meta["spec"]), Family.from_json(meta["family"])
             size, options = family.resolve(TargetSpec(**meta["auxiliary"])), Resampling(**meta["resampling"])
+            if max(size.embed_dim, size.depth) > _LARGEST:
+                raise WaveError(f"a model of width {size.embed_dim} and depth {size.depth}; at most {_LARGEST} of each")
             info, skeleton = dict(meta["info"]), family.create(size, device="meta")
-        except (KeyError, TypeError, AssertionError) as error:
-            raise WaveError(f"{where / META}: field missing or of a wrong type: {error}") from None
-        _check_tensors(where / TENSORS, tensors, templated(skeleton, TemplateBank(spec)))
+            model = templated(skeleton, TemplateBank(spec))
+        except WaveError as error:
+            raise WaveError(f"{where / META}: {error}") from None
+        except _MALFORMED as error:
+            raise WaveError(f"{where / META}: field missing or of a wrong type: {_one_line(error)}") from None
+        _check_tensors(where / TENSORS, tensors, model)
         bank: dict[Kind, Tensor] = {kind: tensors[f"{BANK}.{kind}"] for kind in KINDS}
         state = {k.removeprefix("auxiliary."): v for k, v in tensors.items() if k.startswith("auxiliary.")}
         return cls(spec, family, size, bank, state, options, info, str(meta["checksum"]))
@@ -174,6 +191,10 @@ def replacing(directory: Path) -> Generator[Path]:
 def _checksum(meta: Mapping[str, Any]) -> str:
     rest = {k: v for k, v in meta.items() if k != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__} {error}".split())[:200]
 
 
 def _read(path: Path) -> bytes:

@@ -9,6 +9,7 @@ from tests.chaos.support import SIZES, Row, compare, different, run
 
 _ROWS = pytest.StashKey[list[Row]]()
 Tally = Callable[..., None]
+Note = Callable[[str, int], None]
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +43,7 @@ def tally(request: pytest.FixtureRequest) -> Tally:
 
 
 @pytest.fixture
-def note(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
+def note(request: pytest.FixtureRequest) -> Note:
     """Count a fault that ends before any size is made: nothing there to lose or to do twice."""
     return lambda fault, tried: request.config.stash.setdefault(_ROWS, []).append(Row(fault, tried, [], []))
 

@@ -1,0 +1,39 @@
+"""The MLflow server is gone for 30 s while sizes are being registered."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.local import free_port
+from tests.chaos.conftest import Tally
+from tests.chaos.support import driver, finished, until, until_stage_2
+from tests.pipelines.test_registry_server import server
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
+
+
+def test_server_gone_for_30_seconds(reference: Path, tmp_path: Path, tally: Tally) -> None:
+    until_stage_2(reference, tmp_path)
+    (tmp_path / "server").mkdir()
+    port = free_port(0)
+    models = tmp_path / "runs/digits/models"
+    with server(tmp_path / "server", port) as uri:
+        run = driver(tmp_path, f"mlflow.tracking_uri={uri}")
+        under_way = run.__enter__()
+        try:
+            until(lambda: any(models.glob("d0*/model.safetensors")), "a model")
+            before = finished(tmp_path)
+        except BaseException:
+            run.__exit__(None, None, None)
+            raise
+    try:
+        time.sleep(30)
+        assert len(finished(tmp_path)) < 6, "all was registered before the server went"
+        with server(tmp_path / "server", port):
+            assert under_way.ended() == 0, under_way.text()
+            tally("6 MLflow server gone for 30 s", tmp_path, before, uri=uri)
+    finally:
+        run.__exit__(None, None, None)
+    for name in reference.glob("runs/digits/models/d*/model.safetensors"):
+        assert (models / name.parent.name / name.name).read_bytes() == name.read_bytes()

@@ -1,0 +1,58 @@
+"""Nodes of a Ray cluster die: under stage 1, which goes on with fewer workers and grows back, and under stage 2."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.chaos.conftest import Tally
+from tests.chaos.support import Driver, driver, finished, until
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(2400)]
+ENVIRONMENT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15", "RAY_health_check_failure_threshold": "3"}
+
+
+@contextlib.contextmanager
+def nodes() -> Iterator[Any]:
+    """A head without CPUs, where the driver runs, and two nodes of one CPU."""
+    os.environ.update(ENVIRONMENT)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        cluster.add_node(num_cpus=1)
+        yield cluster
+    finally:
+        cluster.shutdown()
+        for name in ENVIRONMENT:
+            os.environ.pop(name)
+
+
+def lines(run: Driver, text: str) -> int:
+    return run.text().count(text)
+
+
+def test_nodes_die_under_both_stages(reference: Path, tmp_path: Path, tally: Tally) -> None:
+    with nodes() as cluster:
+        settings = ("distil.workers=[1,2]", "distil.recipe.steps=3000", f"cluster.address={cluster.address}")
+        with driver(tmp_path, *settings) as run:
+            run.wait_for(r"^stage 1: step")
+            before = finished(tmp_path)
+            assert list(before) == ["digits/ancestor"]
+            cluster.remove_node(cluster.list_all_nodes[-1], allow_graceful=False)
+            until(lambda: run.says(r"^stage 1: resumed at step \d+/3000 on 1 workers"), "fewer workers")
+            cluster.add_node(num_cpus=1)
+            until(lambda: run.says(r"^stage 1: resumed at step \d+/3000 on 2 workers"), "as many as before")
+
+            checkpoints = tmp_path / "runs/digits/checkpoints"
+            until(lambda: any(checkpoints.glob("*.pt")) or run.process.poll() is not None, "a checkpoint of a trial")
+            trained = finished(tmp_path)
+            cluster.remove_node(cluster.list_all_nodes[-1], allow_graceful=False)
+            cluster.add_node(num_cpus=1)
+            assert run.ended() == 0, run.text()
+            assert run.says("was cut off")
+    tally("3 node killed under stage 1", tmp_path, before)
+    tally("4 node killed under stage 2", tmp_path, trained)
