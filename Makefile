@@ -47,7 +47,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not chaos and slow"  # each starts Ray or servers: one at a time
 
 chaos: $(STAMP)
-	$(BIN)/python -m pytest -m chaos
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -14,7 +14,7 @@ from .data import Dataset
 from .initialise import initialise
 from .runs import log_files
 from .session import interrupt, say, session
-from .store import open_store
+from .store import open_store, shown
 from .workspace import Workspace
 
 STAGES = ("data", "ancestor", "distil", "initialise")
@@ -61,7 +61,8 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
         results.write(workspace.root, summary, rows, outcome.failed)
         log_files(store, outcome.run, workspace.root / "results.csv", workspace.root / "results.json")
         results.show(rows, outcome.failed)
-        say(f"results: {workspace.root}/results.csv, models in {workspace.root}/models, registry: {store.tracking_uri}")
+        where = f"{workspace.root}/results.csv, models in {workspace.root}/models"
+        say(f"results: {where}, registry: {shown(store.tracking_uri)}")
     if outcome.failed:
         raise WaveError(
             f"{len(outcome.failed)} of {len(experiment.target_specs())} sizes failed ({', '.join(outcome.failed)}); "

@@ -1,4 +1,4 @@
-"""What the chaos tests share: a run in a process of its own, what it has finished, and what must be there at the end."""
+"""What the chaos tests share: a run in a process of its own, what it has finished, and what must be there at last."""
 
 import contextlib
 import json

@@ -12,7 +12,7 @@ from tests.chaos.support import driver, finished
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(2400)]
 WHEN = (
     (r"^data: ", signal.SIGTERM),
-    (r"^stage 1: step", signal.SIGINT),
+    (r"^stage 1: step (48|72)/", signal.SIGINT),
     (r"^stage 1: resumed at step [1-9]", signal.SIGTERM),
     (r"^stage 2: 4 sizes", signal.SIGINT),
     (r"^d0\d\d-l0\d: step", signal.SIGTERM),

@@ -1,4 +1,4 @@
-"""The MLflow server is gone for 30 s while sizes are being registered."""
+"""The MLflow server is gone for 30 s while sizes are being registered; its password is written down nowhere."""
 
 import time
 from pathlib import Path
@@ -10,6 +10,7 @@ from tests.chaos.conftest import Tally
 from tests.chaos.support import driver, finished, until, until_stage_2
 from tests.pipelines.test_registry_server import server
 
+SECRET = "kRz7-geheim"
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 
 
@@ -19,7 +20,8 @@ def test_server_gone_for_30_seconds(reference: Path, tmp_path: Path, tally: Tall
     port = free_port(0)
     models = tmp_path / "runs/digits/models"
     with server(tmp_path / "server", port) as uri:
-        run = driver(tmp_path, f"mlflow.tracking_uri={uri}")
+        told = uri.replace("://", f"://wave:{SECRET}@")
+        run = driver(tmp_path, f"mlflow.tracking_uri={told}")
         under_way = run.__enter__()
         try:
             until(lambda: any(models.glob("d0*/model.safetensors")), "a model")
@@ -35,5 +37,8 @@ def test_server_gone_for_30_seconds(reference: Path, tmp_path: Path, tally: Tall
             tally("6 MLflow server gone for 30 s", tmp_path, before, uri=uri)
     finally:
         run.__exit__(None, None, None)
+    holders = [p for p in tmp_path.rglob("*") if p.is_file() and SECRET.encode() in p.read_bytes()]
+    assert holders == []
+    assert "tracking_uri" in (tmp_path / "runs/digits/resolved.toml").read_text()
     for name in reference.glob("runs/digits/models/d*/model.safetensors"):
         assert (models / name.parent.name / name.name).read_bytes() == name.read_bytes()

@@ -26,7 +26,6 @@ print(json.dumps([store.experiment_id, run.info.run_id]))
 """
 
 
-@pytest.mark.chaos
 def test_eight_processes_open_a_new_store_at_once(tmp_path: Path, note: Callable[[str, int], None]) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     opening = [
