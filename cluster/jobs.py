@@ -21,6 +21,7 @@ from .errors import ClusterError
 from .target import Target
 
 RUN_KEY, NAME_KEY, OUTPUT_KEY = "wave_run", "wave_name", "wave_output"
+START_SECONDS = 120.0  # how long a head that answers may take to be able to start a job
 DOCTOR = "wave-doctor-"  # the jobs of `doctor`; not listed. A deleted job would still be: Ray keeps its driver.
 
 
@@ -104,7 +105,8 @@ class Jobs:
 
         Raises ClusterError when another run writes to the same `output` now.
         """
-        for _ in range(5):
+        deadline, collisions = time.monotonic() + START_SECONDS, 0
+        while collisions < 5:
             jobs = [job for job in self.list() if job.metadata]
             tries = [job for job in jobs if job.metadata and job.metadata.get(RUN_KEY) == run]
             for job in jobs:
@@ -128,7 +130,10 @@ class Jobs:
                     )
                 return submission, "new" if number == 1 else "again"
             except ClusterError as error:
-                if "already exists" not in str(error):  # else somebody submitted the same run just now: look again
+                # Somebody submitted the same run just now, or the head is so new that its agent has not come up: again.
+                waiting = "No available agent" in str(error) and time.monotonic() < deadline
+                collisions += not waiting
+                if not waiting and "already exists" not in str(error):
                     raise
             time.sleep(1.0)
         raise ClusterError(

@@ -57,7 +57,8 @@ def _head(folder: Path, state: State, environment: dict[str, str], num_cpus: int
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
     command += ["--node-ip-address", HOST, "--dashboard-host", HOST, "--dashboard-port", str(dashboard)]
     command += ["--port", str(free_port(6379)), "--ray-client-server-port", str(free_port(10001))]
-    command += ["--dashboard-agent-listen-port", str(free_port(52365)), "--temp-dir", state.scratch]
+    # Not 52365, which every Ray that starts on this machine tries first: an agent without its port takes no jobs.
+    command += ["--dashboard-agent-listen-port", str(free_port(0)), "--temp-dir", state.scratch]
     # Ports for workers chosen by the system: two Ray clusters on one machine would try the same range otherwise.
     command += ["--min-worker-port", "0", "--max-worker-port", "0"]
     command += ["--num-cpus", str(num_cpus)] if num_cpus is not None else []

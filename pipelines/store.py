@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 import requests
@@ -59,7 +59,8 @@ def open_store(tracking_uri: str, experiment: str, workdir: Path) -> Store:
             another MLflow version; all within seconds.
     """
     uri, artifacts = _resolve(tracking_uri, workdir)
-    for logger in ("alembic", "mlflow.store.db.utils"):  # fifty lines on a schema being made
+    # fifty lines on a schema being made, and one on waiting for each version
+    for logger in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(logger).setLevel(logging.WARNING)
     with _alone(uri), explained(uri):
         _probe(uri, create=True)
@@ -108,13 +109,21 @@ def explained(uri: str) -> Iterator[None]:
                 f"the database was written by another MLflow version than this {mlflow.__version__}; use that version, "
                 f"or copy the database and run `mlflow db upgrade` on it ({text[:120]})"
             )
-        raise WaveError(f"MLflow store {shown(uri)}: {text[:500]}") from error
+        raise WaveError(f"MLflow store {shown(uri)}: {_without_password(text, uri)[:500]}") from error
 
 
 def shown(uri: str) -> str:
     """The URI without its password, to print."""
     parts = urlsplit(uri)
     return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
+
+
+def _without_password(text: str, uri: str) -> str:
+    """What requests and SQLAlchemy say names the address that they were given."""
+    password = urlsplit(uri).password or ""
+    for secret in {password, unquote(password)} - {""}:
+        text = text.replace(secret, "***")
+    return text
 
 
 def _resolve(tracking_uri: str, workdir: Path) -> tuple[str, str | None]:
