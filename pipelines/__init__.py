@@ -7,6 +7,7 @@ from pathlib import Path
 # MLflow reads these when it is first imported: a run must not report home, and its bars are no progress of ours.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it prints the password in the store's address
 
 _ROOT = Path(__file__).resolve().parent.parent
 

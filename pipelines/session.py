@@ -65,6 +65,7 @@ def session(cluster: Cluster) -> Iterator[None]:
     if cluster.address:
         options["address"] = cluster.address
     elif not joining:
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")  # else served on every interface, without a token
         options |= {"address": "local", "include_dashboard": False, "num_cpus": cluster.num_cpus}
     where = cluster.address or os.environ.get("RAY_ADDRESS", "")
     _probe(where)

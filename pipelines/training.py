@@ -1,5 +1,6 @@
 """One training on Ray Train workers, for the ancestor and for stage 1: DDP, a checkpoint an epoch, resumed by name."""
 
+import pickle
 import tempfile
 import threading
 import time
@@ -114,6 +115,20 @@ def _refusal(workspace: Workspace, name: str) -> Path:
     return workspace.ray / f"{name}.refused"
 
 
+def _saved(checkpoint: Checkpoint | None, device: Any) -> dict[str, Any] | None:
+    """The state in a checkpoint; raises :class:`WaveError` when it is damaged or holds more than tensors."""
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        try:
+            return cast(dict[str, Any], torch.load(Path(folder) / _STATE, map_location=device, weights_only=True))
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError):
+            where = Path(checkpoint.path)
+            raise WaveError(
+                f"{where / _STATE}: not a checkpoint of this program; remove {where.parent} and run again"
+            ) from None
+
+
 def _worker(config: dict[str, Any]) -> None:
     experiment, workspace = parse(config["experiment"]), cast(Workspace, config["workspace"])
     context, tell = ray.train.get_context(), teller()
@@ -125,6 +140,7 @@ def _worker(config: dict[str, Any]) -> None:
     try:
         dataset = reopen(config["data"], config["outline"])
         work = cast(Build, config["build"])(experiment, dataset, workspace)
+        saved_state = _saved(ray.train.get_checkpoint(), device)
     except WaveError as error:  # the same on every worker, so a restart would not help
         if rank == 0:
             write_text(refusal, str(error))
@@ -141,10 +157,8 @@ def _worker(config: dict[str, Any]) -> None:
         seed=experiment.seed,
         device=device,
     )
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            trainer.load_state_dict(torch.load(Path(folder) / _STATE, map_location=device, weights_only=True))
+    if saved_state is not None:
+        trainer.load_state_dict(saved_state)
         if rank == 0:
             tell(f"{work.title}: resumed at step {trainer.step}/{trainer.steps} on {world} workers")
     every = batches.steps_per_epoch  # an epoch; of a small set that is counted in steps, no more than ten in all

@@ -160,6 +160,39 @@ def test_nothing_without_the_token(here: Here, token: str) -> None:
     assert all(job.submission_id != "intruder" for job in Jobs(Target(here.address, here.token)).list())
 
 
+_DRIVER = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+print(ray.get(ray.remote(num_cpus=0)(lambda: "it " + "ran").remote()), flush=True)
+"""
+
+
+def rays_own_addresses(here: Here) -> list[str]:
+    """Ray's control service and its client server; whatever one asks for, the first listens on every interface."""
+    roots = {service.pid: service.since for service in here.recorded.services.values()}
+    found = []
+    for process in processes.family(here.recorded.mark, roots):
+        words = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode().split("\0")
+        for prefix, flag in (("", "--gcs_server_port="), ("ray://", "--port=")):
+            if (flag == "--port=") == ("ray.util.client.server" in words):
+                found += [f"{prefix}127.0.0.1:{word.removeprefix(flag)}" for word in words if word.startswith(flag)]
+    return sorted(set(found))
+
+
+def test_a_driver_runs_nothing_without_the_token(here: Here) -> None:
+    addresses = rays_own_addresses(here)
+    assert [address.startswith("ray://") for address in addresses] == [False, True]
+    for address in addresses:
+        for token in (here.token, "wrong" * 8, ""):
+            secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
+            began = subprocess.run(
+                [sys.executable, "-c", _DRIVER, address],
+                env=here.environment | secret, capture_output=True, text=True, timeout=300, check=False,
+            )  # fmt: skip
+            assert ("it ran" in began.stdout) == (token == here.token), (address, token, began.stderr[-2000:])
+            assert (began.returncode == 0) == (token == here.token)
+
+
 def test_the_commands_without_the_token_are_one_line(here: Here) -> None:
     elsewhere = str(here.state / "none")
     for command in (["logs"], ["submit", "x.toml", "--storage", "/tmp", "--mlflow", "http://127.0.0.1:9"]):

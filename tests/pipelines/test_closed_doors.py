@@ -13,12 +13,14 @@ from typing import Any
 import mlflow
 import pytest
 import torch
+from ray.train import Checkpoint
 
 from pipelines import registry
 from pipelines.config import load
 from pipelines.publish import check_names
 from pipelines.reading import load as read_directory
 from pipelines.reading import load_checkpoint
+from pipelines.training import _saved
 from pipelines.trial import _train  # the one place that reads a trial's checkpoint
 from pipelines.workspace import Workspace
 from tests.pipelines.support import ROOT
@@ -150,10 +152,31 @@ def test_a_trials_checkpoint(mark: Path, tmp_path: Path, kind: str) -> None:
         _train(tiny(), recipe, batches, 2, None, "d016-l02", state, "key", 0, "cpu")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpoint_of_stage_1(mark: Path, tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "templates-key/checkpoint_1"
+    folder.mkdir(parents=True)
+    (folder / "state.pt").write_bytes(pickles(mark)[kind])
+    with pytest.raises(WaveError, match=rf"checkpoint_1/state.pt: .*; remove {re.escape(str(folder.parent))}"):
+        _saved(Checkpoint.from_directory(str(folder)), "cpu")
+    torch.save({"step": 3}, folder / "state.pt")
+    assert _saved(Checkpoint.from_directory(str(folder)), "cpu") == {"step": 3}
+
+
 EVIL = {
-    "above": "../out", "deep": "a/../../out", "absolute": "/tmp/out", "home": "~/out", "NUL": "a\0b",
-    "long": "x" * 5000,     "here": ".", "parent": "..", "slash": "a/b", "backslash": "..\\out", "line": "a\nb", "empty name": " ",
-}  # fmt: skip
+    "above": "../out",
+    "deep": "a/../../out",
+    "absolute": "/tmp/out",
+    "home": "~/out",
+    "NUL": "a\0b",
+    "long": "x" * 5000,
+    "here": ".",
+    "parent": "..",
+    "slash": "a/b",
+    "backslash": "..\\out",
+    "line": "a\nb",
+    "blank": " ",
+}
 
 
 @pytest.mark.parametrize("evil", EVIL.values(), ids=list(EVIL))

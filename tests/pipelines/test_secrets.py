@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,12 +37,12 @@ def holding(secret: str, *roots: Path) -> Iterator[Path]:
                     yield file
 
 
-def test_a_run_leaves_no_secret(tmp_path: Path) -> None:
+def test_a_run_leaves_no_secret(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     port = free_port()
     (tmp_path / "server").mkdir()
     (tmp_path / "here").mkdir()
-    scratch = Path("/tmp", f"wave-secrets-{os.getpid()}")  # short: Ray puts Unix sockets there
-    scratch.mkdir()
+    scratch = Path(tempfile.mkdtemp(prefix="wave-", dir="/tmp"))  # short: Ray puts Unix sockets there
+    request.addfinalizer(lambda: shutil.rmtree(scratch, ignore_errors=True))
     with server(tmp_path / "server", port) as uri:
         address = uri.replace("://", f"://someone:{PASSWORD}@")
         environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN": TOKEN, "RAY_TMPDIR": str(scratch)}
