@@ -1,5 +1,6 @@
 """The commands: ``python -m pipelines run|data|ancestor|distil|initialise|evaluate|models|plan``."""
 
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,9 +42,10 @@ class _Commands(click.Group):
         except click.ClickException as error:
             _fail(error.format_message())
         except OSError as error:  # a full disk, a folder removed meanwhile
-            if error.filename is None:
+            if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            _fail(f"{error.filename}: {error.strerror}")
+            where = f"{error.filename}: " if error.filename is not None else ""
+            _fail(f"{where}{error.strerror}; the same command again continues")
         except (click.Abort, KeyboardInterrupt):
             click.echo("interrupted; the same command again continues", err=True)
             sys.exit(130)

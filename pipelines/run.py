@@ -64,8 +64,10 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
         where = f"{workspace.root}/results.csv, models in {workspace.root}/models"
         say(f"results: {where}, registry: {shown(store.tracking_uri)}")
     if outcome.failed:
+        count = len(experiment.target_specs())
         raise WaveError(
-            f"{len(outcome.failed)} of {len(experiment.target_specs())} sizes failed ({', '.join(outcome.failed)}); "
-            "the others are registered, and the same command again tries only these"
+            f"{len(outcome.failed)} of {count} sizes failed ({', '.join(outcome.failed)}); "
+            + ("the others are registered, and " if len(outcome.failed) < count else "")
+            + "the same command again tries only these"
         )
     return 0

@@ -1,5 +1,6 @@
 """One Tune trial of stage 2: one size from templates to a registered timm model, resumed from its own checkpoint."""
 
+import io
 import os
 import pickle
 import time
@@ -174,10 +175,12 @@ def _save(state: Path, content: dict[str, Any]) -> None:
     state.parent.mkdir(parents=True, exist_ok=True)
     temporary = state.with_suffix(".tmp")
     try:
-        torch.save(content, temporary)
+        buffer = io.BytesIO()  # torch's own writer does not say what went wrong with a file, nor with which
+        torch.save(content, buffer)
+        temporary.write_bytes(buffer.getbuffer())
         os.replace(temporary, state)
-    except RuntimeError as error:  # of torch's writer, which does not say which file
-        raise WaveError(f"{state}: cannot be written ({error}); is the disk full?") from None
+    except OSError as error:
+        raise WaveError(f"{state} cannot be written: {error.strerror}") from None
     finally:
         temporary.unlink(missing_ok=True)
 

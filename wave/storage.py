@@ -70,7 +70,7 @@ class Templates:
         tensors = {f"{BANK}.{k}": v for k, v in self.bank.items()}
         tensors |= {f"auxiliary.{k}": v for k, v in self.state.items()}
         with replacing(directory) as folder:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, folder / TENSORS)
+            _save_tensors(tensors, folder / TENSORS, directory)
             meta: dict[str, Any] = {
                 "format": FORMAT,
                 "version": VERSION,
@@ -158,8 +158,9 @@ def save_model(
     if classes:
         config["label_names"] = list(classes)
     with replacing(directory) as folder:
-        tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-        save_file(tensors, folder / "model.safetensors")
+        _save_tensors(
+            {k: v.detach().cpu() for k, v in model.state_dict().items()}, folder / "model.safetensors", directory
+        )
         save_config_for_hf(model, str(folder / "config.json"), model_config=config, data_config=data)
 
 
@@ -191,6 +192,14 @@ def replacing(directory: Path) -> Generator[Path]:
 def _checksum(meta: Mapping[str, Any]) -> str:
     rest = {k: v for k, v in meta.items() if k != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path, directory: Path) -> None:
+    """Raises :class:`WaveError`, as for a full disk; ``directory`` is where the file would come to stand."""
+    try:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+    except (SafetensorError, OSError) as error:
+        raise WaveError(f"{directory / path.name} cannot be written: {_one_line(error)}") from None
 
 
 def _one_line(error: BaseException) -> str:
