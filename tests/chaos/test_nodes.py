@@ -10,48 +10,42 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from tests.chaos.conftest import Tally
-from tests.chaos.support import Driver, driver, finished, until
+from tests.chaos.support import driver, finished, until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(2400)]
 ENVIRONMENT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15", "RAY_health_check_failure_threshold": "3"}
 
 
 @contextlib.contextmanager
-def nodes() -> Iterator[Any]:
-    """A head without CPUs, where the driver runs, and two nodes of one CPU."""
+def nodes() -> Iterator[tuple[Any, list[Any]]]:
+    """A head without CPUs, where the driver runs, and two nodes of one CPU, which may come up later."""
     os.environ.update(ENVIRONMENT)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        cluster.add_node(num_cpus=1)
-        cluster.add_node(num_cpus=1)
-        yield cluster
+        yield cluster, [cluster.add_node(num_cpus=1, wait=False) for _ in range(2)]
     finally:
         cluster.shutdown()
         for name in ENVIRONMENT:
             os.environ.pop(name)
 
 
-def lines(run: Driver, text: str) -> int:
-    return run.text().count(text)
-
-
 def test_nodes_die_under_both_stages(reference: Path, tmp_path: Path, tally: Tally) -> None:
-    with nodes() as cluster:
+    with nodes() as (cluster, workers):
         settings = ("distil.workers=[1,2]", "distil.recipe.steps=3000", f"cluster.address={cluster.address}")
         with driver(tmp_path, *settings) as run:
-            run.wait_for(r"^stage 1: step (48|72)/")
+            run.wait_for(r"^stage 1: step [45]00/")  # the checkpoint of step 300 is committed then
             before = finished(tmp_path)
             assert list(before) == ["digits/ancestor"]
-            cluster.remove_node(cluster.list_all_nodes[-1], allow_graceful=False)
-            until(lambda: run.says(r"^stage 1: resumed at step \d+/3000 on 1 workers"), "fewer workers")
-            cluster.add_node(num_cpus=1)
-            until(lambda: run.says(r"^stage 1: resumed at step \d+/3000 on 2 workers"), "as many as before")
+            cluster.remove_node(workers.pop(), allow_graceful=False)
+            run.wait_for(r"^stage 1: resumed at step [1-9]\d*/3000 on 1 workers")
+            workers.append(cluster.add_node(num_cpus=1, wait=False))
+            run.wait_for(r"^stage 1: resumed at step [1-9]\d*/3000 on 2 workers")
 
             checkpoints = tmp_path / "runs/digits/checkpoints"
             until(lambda: any(checkpoints.glob("*.pt")) or run.process.poll() is not None, "a checkpoint of a trial")
             trained = finished(tmp_path)
-            cluster.remove_node(cluster.list_all_nodes[-1], allow_graceful=False)
-            cluster.add_node(num_cpus=1)
+            cluster.remove_node(workers.pop(), allow_graceful=False)
+            cluster.add_node(num_cpus=1, wait=False)
             assert run.ended() == 0, run.text()
             assert run.says("was cut off")
     tally("3 node killed under stage 1", tmp_path, before)
