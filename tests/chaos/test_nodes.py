@@ -29,7 +29,7 @@ def nodes() -> Iterator[tuple[Any, list[Any]]]:
             os.environ.pop(name)
 
 
-def test_nodes_die_under_both_stages(reference: Path, tmp_path: Path, tally: Tally) -> None:
+def test_nodes_die_under_both_stages(tmp_path: Path, tally: Tally) -> None:
     with nodes() as (cluster, workers):
         settings = ("distil.workers=[1,2]", "distil.recipe.steps=3000", f"cluster.address={cluster.address}")
         with driver(tmp_path, *settings) as run:
