@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import ray.train
 import torch
+from ray.exceptions import RayError
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -87,6 +88,11 @@ def fit(experiment: Experiment, dataset: Dataset, workspace: Workspace, name: st
         text = " ".join(str(next(iter(failures.values()), error)).split())
         raise WaveError(
             f"training {name} failed: {text[:600]}; the same command again continues from its last checkpoint"
+        ) from None
+    except RayError as error:  # the controller itself is gone, as with the driver's node
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WaveError(
+            f"training {name} failed: {text}; the same command again continues from its last checkpoint"
         ) from None
     if refusal.is_file():
         raise WaveError(refusal.read_text())

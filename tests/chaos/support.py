@@ -15,6 +15,7 @@ from pathlib import Path
 
 import mlflow
 
+import pipelines  # noqa: F401 (sets Ray to ask for a token, before a test imports Ray)
 from cluster import processes
 from tests.pipelines.support import ROOT, tiny
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,11 @@ from tests.chaos.conftest import Tally
 from tests.chaos.support import driver, finished, until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(2400)]
-ENVIRONMENT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15", "RAY_health_check_failure_threshold": "3"}
+ENVIRONMENT = {
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
+    "RAY_health_check_failure_threshold": "3",
+}
 
 
 @contextlib.contextmanager
@@ -22,7 +27,7 @@ def nodes() -> Iterator[tuple[Any, list[Any]]]:
     os.environ.update(ENVIRONMENT)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        yield cluster, [cluster.add_node(num_cpus=1, wait=False) for _ in range(2)]
+        yield cluster, [cluster.add_node(num_cpus=1) for _ in range(2)]
     finally:
         cluster.shutdown()
         for name in ENVIRONMENT:
