@@ -54,7 +54,7 @@ def show(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> None:
         table.add_row(*cells, f"{row['seconds']:.1f}", row["alias"])
     console.print(table)
     for size, why in failed.items():
-        console.print(f"{size} failed: {why}", markup=False)
+        console.print(f"{size} failed: {why}", markup=False, soft_wrap=True)
 
 
 def _percent(value: float | None) -> str:

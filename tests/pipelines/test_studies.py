@@ -1,0 +1,100 @@
+"""The comparison's settings and results file: variants, the smoke budget, what a cell's key depends on, kept once."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.book import Book
+from pipelines.cell import Cell, unreachable
+from pipelines.config import Experiment, load, parse, resolved
+from pipelines.config_text import apply_overrides, read_toml
+from pipelines.evaluate import resized, variants
+from pipelines.store import open_store
+from tests.pipelines.support import ROOT
+from wave.errors import WaveError
+from wave.spec import TargetSpec
+
+FILE = ROOT / "pipelines/experiments/fashion_mnist.toml"
+CELL = Cell("dct", 96, 4, 0, 1e-3, (50, 200), "fashion-mnist")
+VARIANT = 'evaluate.variants=[{name="wave_few", set=["templates.count=8"]}]'
+
+
+def book(path: Path, experiment: Experiment) -> Book:
+    store = open_store(f"sqlite:///{path}/mlflow.db", "comparison", path)
+    return Book(path / "rows.jsonl", variants(experiment), store)
+
+
+def test_a_variant_changes_our_method_and_nothing_else() -> None:
+    found = variants(load(FILE, [VARIANT]))
+    assert found["wave_few"].templates.count == 8 and found["wave"].templates.count != 8
+    assert found["wave_few"].ancestor == found["wave"].ancestor
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ('evaluate.variants=[{name="few", set=["templates.count=8"]}]', "wave_"),
+        ('evaluate.variants=[{name="wave_x", set=["ancestor.source=train"]}]', "not about our method"),
+        ('evaluate.variants=[{name="wave_x", set=["templates.cuont=8"]}]', "cuont"),
+        ('evaluate.studies=[{name="a", methods=["wave_none"], sizes=[{embed_dim=96, depth=4}]}]', "known are wave"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_one_line(override: str, text: str) -> None:
+    with pytest.raises(WaveError, match=text):
+        variants(load(FILE, [override]))
+
+
+def test_the_smoke_budget_reduces_once_and_has_a_name_of_its_own() -> None:
+    small = load(FILE, ["budget=smoke"])
+    assert small.name == "fashion-mnist-smoke" and small.output == "runs/fashion-mnist-smoke"
+    assert small.distil.recipe.steps == 2 and small.evaluate.results == ""
+    full = load(FILE)
+    assert [s.methods for s in small.evaluate.studies] == [s.methods for s in full.evaluate.studies]
+    again = parse(small.model_dump(mode="json"))
+    assert again == small
+    assert resolved(again) == resolved(small)
+
+
+def test_a_key_depends_on_what_the_rows_depend_on(tmp_path: Path) -> None:
+    table = read_toml(FILE)
+    here = book(tmp_path, parse(table))
+    moved = book(tmp_path, parse(apply_overrides(table, ["distil.workers=1", "distil.recipe.steps=9000"])))
+    ours, tleg = replace(CELL, method="wave"), replace(CELL, method="tleg")
+    assert here.key(CELL) == moved.key(CELL)  # no stage 1 of its own
+    assert here.key(ours) != moved.key(ours) and here.key(tleg) != moved.key(tleg)
+    assert len({here.key(c) for c in (CELL, replace(CELL, seed=1), replace(CELL, lr=3e-4), ours, tleg)}) == 5
+    faster = book(tmp_path, parse(apply_overrides(table, ["distil.workers=1"])))
+    assert faster.key(ours) == here.key(ours)
+
+
+def test_a_cell_is_kept_once_and_logged(tmp_path: Path) -> None:
+    here = book(tmp_path, load(FILE))
+    here.keep(CELL, [{"steps": 0, "accuracy": 0.5, "seconds": 1.0}, {"steps": 200, "accuracy": 0.7, "seconds": 2.0}])
+    here.keep(CELL, [{"steps": 0, "accuracy": 0.1, "seconds": 1.0}])
+    here.close("FINISHED")
+    again = book(tmp_path, load(FILE))
+    assert [row["accuracy"] for row in again.rows([CELL])] == [0.5, 0.7]
+    assert again.best_rate([CELL, replace(CELL, lr=3e-4)]) == CELL.lr
+    logged = again.store.client().search_runs([again.store.experiment_id], "tags.kind = 'cell'")
+    assert [run.data.metrics["accuracy_200"] for run in logged] == [0.7]
+
+
+def test_a_line_that_is_no_result_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"key": "a"}\nnot json\n')
+    with pytest.raises(WaveError, match="line 2 is not a result"):
+        book(tmp_path, load(FILE))
+
+
+def test_variants_of_ours_reach_every_size() -> None:
+    source, wide = TargetSpec(96, 6), TargetSpec(144, 3)
+    assert unreachable("wave_few", source, wide) is None and unreachable("tleg", source, wide) == "depth only"
+
+
+def test_images_of_another_set_are_brought_to_the_models_size() -> None:
+    image = np.zeros((2, 1, 8, 8), np.uint8)
+    image[:, :, :4] = 200
+    large = resized(image, 28)
+    assert large.shape == (2, 1, 28, 28) and large.dtype == np.uint8 and large[0, 0, 0, 0] == 200
+    assert resized(image, 8) is image
