@@ -1,5 +1,9 @@
 """What training costs: image passes, and multiply-accumulates of a size and of stage 1."""
 
+from functools import cache
+
+from wave.baselines import BASELINES
+from wave.baselines.base import anything
 from wave.measure import macs
 from wave.spec import TargetSpec
 from wave.vit import Family
@@ -26,3 +30,27 @@ def stage1_cost(experiment: Experiment, family: Family, steps_per_epoch: int) ->
     per_step = rules.sizes_per_step if sampled else 0
     extra = per_step * sum(sampled) / len(sampled) if sampled else 0.0
     return images * (1 + per_step), (BACKWARD * (own + extra) + own) * images
+
+
+def comparison_cost(experiment: Experiment, family: Family, test_images: int) -> tuple[int, int, float]:
+    """Cells of ``[evaluate]``, their image passes in training, and multiply-accumulates with those of measuring.
+
+    An upper bound: what is already there, and cells that two studies share, are counted too; of variants and rivals
+    with a stage 1 that stage is not.
+    """
+    rules = experiment.evaluate
+    cells, images, work = 0, 0, 0.0
+    forward = cache(lambda size: count_macs(family, size))
+    for study in rules.studies:
+        rates = study.learning_rates or rules.learning_rates
+        for method in study.methods:
+            reach = BASELINES[method].reach if method in BASELINES else anything
+            sizes = [TargetSpec(size.embed_dim, size.depth) for size in study.sizes]
+            reached = [family.resolve(size) for size in sizes if reach(family.size, size) is None]
+            trials = reached[:1] * (len(rates) if len(rates) > 1 else 0)
+            for size in [*trials, *reached * len(study.seeds)]:
+                passes = max(study.steps) * rules.batch_size
+                measured = (1 + len(study.steps)) * test_images
+                cells, images = cells + 1, images + passes
+                work += (BACKWARD * passes + measured) * forward(size)
+    return cells, images, work

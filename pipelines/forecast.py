@@ -13,7 +13,7 @@ from wave.vit import Family
 from . import ancestor, preflight
 from .config import load
 from .convert import prepared
-from .cost import BACKWARD, count_macs, stage1_cost
+from .cost import BACKWARD, comparison_cost, count_macs, stage1_cost
 from .loader import training_batches
 from .results import show_plan
 from .session import say
@@ -52,6 +52,9 @@ def plan(file: str, overrides: Sequence[str]) -> int:
         images = recipe.total_steps(epoch) * recipe.batch_size * (2 if experiment.initialise.compare_scratch else 1)
         total = sum(cost[family.resolve(t)] for t in experiment.target_specs())
         stages.append((f"stage 2, {len(rows)} sizes", images * len(rows), float(BACKWARD * total * images)))
+    if experiment.evaluate.studies:
+        cells, images, work = comparison_cost(experiment, family, dataset.num_rows("test"))
+        stages.append((f"evaluate, {cells} cells", images, work))
     share = spec.num_parameters() / num_parameters(family.create(family.size, device="meta"))
     say(f"templates: {spec.num_parameters()} parameters, {share:.1%} of the ancestor's")
     show_plan(rows, [(name, count, work, work / rate / 60) for name, count, work in stages])

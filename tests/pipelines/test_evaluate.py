@@ -85,7 +85,12 @@ def test_only_missing_cells_are_done_again(folder: Path) -> None:
 def test_plan_names_every_size_and_the_minutes(folder: Path) -> None:
     done = command(folder, "plan", FILE, *(f"--set={o}" for o in SMALL))
     assert done.returncode == 0, done.stderr
-    assert "d192-l12" in done.stdout and "stage 2, 24 sizes" in done.stdout and "minutes here" in done.stdout
+    assert (
+        "d192-l12" in done.stdout
+        and "stage 2, 24 sizes" in done.stdout
+        and "evaluate, " in done.stdout
+        and "minutes here" in done.stdout
+    )
 
 
 def test_an_unknown_method_is_one_line(folder: Path) -> None:
