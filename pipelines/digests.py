@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from wave.errors import WaveError
+
 from .workspace import write_text
 
 NAME = ".digests.json"
@@ -32,7 +34,7 @@ def digests(paths: Sequence[Path]) -> list[bytes]:
     lasting = {name: entry for name, entry in found.items() if entry["stamp"]}
     worth = sum(path.stat().st_size for path in paths) >= WORTH_BYTES
     if worth and any(kept.get(name) != entry for name, entry in lasting.items()):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, WaveError):
             write_text(paths[0].parent / NAME, json.dumps({**kept, **lasting}))
     return [bytes.fromhex(entry["sha256"]) for entry in found.values()]
 

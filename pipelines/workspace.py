@@ -34,7 +34,8 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise WaveError(f"{path} cannot be written: {error.strerror}") from None
 
 
