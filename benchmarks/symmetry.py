@@ -26,8 +26,8 @@ def main(run: str, data: str, out: str) -> None:
     target = TargetSpec(2 * templates.size.embed_dim, templates.size.depth)
     test = dataset.arrays("test")
     torch.set_num_threads(1)
-    for symmetry, strength in OPTIONS:
-        for seed in range(3):
+    for seed in range(3):  # outermost: an interrupted run has every option as often
+        for symmetry, strength in OPTIONS:
             options = Resampling(width_scale="copies", symmetry=symmetry, strength=strength, seed=seed)  # type: ignore[arg-type]
             model = initialise(templates, target, options)
             batches = MemoryBatches(*dataset.arrays("train"), dataset.mean, dataset.std, 64, seed)
