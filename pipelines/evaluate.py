@@ -30,6 +30,7 @@ from .data import Dataset, stratified
 from .initialise import reason
 from .progress import Count
 from .results import show_cells
+from .runs import Status
 from .session import say, session
 from .store import open_store
 from .studies import Study
@@ -56,14 +57,16 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
         store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
         held.enter_context(session(experiment.cluster))
         origin = ancestor.obtain(experiment, dataset, workspace, found)
-        comparison = Comparison(experiment, experiments, workspace, dataset, Family.of(found.model))
-        comparison.book = Book(results_path(experiment, workspace), experiments, store)
+        book = Book(results_path(experiment, workspace), experiments, store)
+        comparison = Comparison(book, workspace, dataset, Family.of(found.model))
         failed: dict[str, str] = {}
+        status: Status = "KILLED"
         try:
             for study in experiment.evaluate.studies:
                 failed |= comparison.run(study, others.get(study.name, dataset), origin)
+            status = "FAILED" if failed else "FINISHED"
         finally:
-            comparison.book.close("FAILED" if failed else "FINISHED")
+            book.close(status)
     if failed:
         cell, why = next(iter(failed.items()))
         raise WaveError(f"{len(failed)} cells failed, {cell} first: {why}; the same command again tries only these")
@@ -95,18 +98,10 @@ def results_path(experiment: Experiment, workspace: Workspace) -> Path:
 class Comparison:
     """The studies of one experiment: what has to be trained first, then the cells."""
 
-    book: Book
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        experiments: Mapping[str, Experiment],
-        workspace: Workspace,
-        dataset: Dataset,
-        family: Family,
-    ) -> None:
-        self.experiment, self.experiments, self.workspace = experiment, experiments, workspace
-        self.dataset, self.family = dataset, family
+    def __init__(self, book: Book, workspace: Workspace, dataset: Dataset, family: Family) -> None:
+        self.book, self.workspace, self.dataset, self.family = book, workspace, dataset, family
+        self.experiments: Mapping[str, Experiment] = book.experiments
+        self.experiment = book.experiments[""]
         self.arrays: dict[Path, Arrays] = {}
 
     def run(self, study: Study, dataset: Dataset, origin: dict[str, Any]) -> dict[str, str]:
