@@ -53,7 +53,8 @@ def _head(folder: Path, state: State, environment: dict[str, str], num_cpus: int
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-    environment |= {"RAY_enable_metrics_collection": "0"}  # else every node serves them to all, without the token
+    # Metrics would be served to all, without the token; a port that is none keeps these two servers from starting.
+    environment |= {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
     dashboard = free_port(8265)
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
     command += ["--node-ip-address", HOST, "--dashboard-host", HOST, "--dashboard-port", str(dashboard)]

@@ -37,6 +37,8 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "30",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end a run as if it were complete
 }
+# Metrics of a Ray of our own, else served on every interface, without a token: a port that is none starts no server.
+UNSERVED = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
 _ACTOR = "wave-progress"
 _REFUSED = (ConnectionError, RayError, TimeoutError, ValueError, RuntimeError)
 
@@ -65,7 +67,8 @@ def session(cluster: Cluster) -> Iterator[None]:
     if cluster.address:
         options["address"] = cluster.address
     elif not joining:
-        os.environ.setdefault("RAY_enable_metrics_collection", "0")  # else served on every interface, without a token
+        for name, value in UNSERVED.items():
+            os.environ.setdefault(name, value)
         options |= {"address": "local", "include_dashboard": False, "num_cpus": cluster.num_cpus}
     where = cluster.address or os.environ.get("RAY_ADDRESS", "")
     _probe(where)

@@ -70,6 +70,27 @@ def test_dashboard_and_mlflow_listen_on_loopback_only(here: Here) -> None:
             socket.create_connection((outside, port), timeout=5)
 
 
+def open_files(pid: int) -> list[str]:
+    try:
+        return [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:  # it has ended
+        return []
+
+
+def test_no_metrics_are_served(here: Here) -> None:
+    """Ray's fixed ports for the metrics of the autoscaler and of the dashboard, on no interface and without a token."""
+    ours = processes.family(here.recorded.mark, {s.pid: s.since for s in here.recorded.services.values()})
+    sockets = {link for process in ours for link in open_files(process.pid)}
+    ports: set[int] = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:  # 0A is LISTEN
+                ports.add(int(fields[1].rpartition(":")[2], 16))
+    assert len(ports) > 5
+    assert not ports & {44217, 44227}
+
+
 @pytest.mark.parametrize("token", ["", "wrong", "x" * 64])
 def test_nothing_without_the_token(here: Here, token: str) -> None:
     submission = json.dumps({"entrypoint": "touch /tmp/never", "submission_id": "intruder"}).encode()
