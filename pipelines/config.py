@@ -153,11 +153,13 @@ class Experiment(Section):
     """One run. ``output`` is relative to the folder where the command runs; names not given default to ``name``.
 
     ``budget="smoke"`` is the same run with two steps wherever something is trained and few images in the comparison,
-    under a name of its own: it shows in minutes that everything fits together.
+    under a name of its own: it shows in minutes that everything fits together. ``preset="paper"`` is WAVE's own form:
+    one size in stage 1, random scalers that stage 2 trains.
     """
 
     name: Name
     budget: Budget = "full"
+    preset: Literal["all_sizes", "paper"] = "all_sizes"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     output: PathText = ""
     data: Data
@@ -183,12 +185,20 @@ class Experiment(Section):
             if stage2.recipe.kl_weight:
                 text += ", or teacher_logits = true, which reads them unchanged"
             raise SettingError("initialise.subset", text)
+        if self.preset == "paper":
+            self._as_paper()
         if self.budget == "smoke":
             self._reduce()
         names = {key: getattr(self.mlflow, key) or self.name for key in ("experiment", "registered_model")}
         object.__setattr__(self, "mlflow", self.mlflow.model_copy(update=names))  # frozen: defaults, once
         object.__setattr__(self, "output", self.output or f"runs/{self.name}")
         return self
+
+    def _as_paper(self) -> None:
+        if self.initialise.recipe is None:
+            raise SettingError("preset", '="paper" trains random scalers: give [initialise.recipe]')
+        for key, update in (("distil", {"sizes": None, "sizes_per_step": 1}), ("initialise", {"scalers": "random"})):
+            object.__setattr__(self, key, getattr(self, key).model_copy(update=update))
 
     def _reduce(self) -> None:
         """Two steps in every recipe, once; a reduced experiment read back stays as it is."""

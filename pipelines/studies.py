@@ -25,7 +25,7 @@ class Variant(Section):
 
     @model_validator(mode="after")
     def _only_ours(self) -> Self:
-        ours = ("templates.", "distil.", "initialise.", "evaluate.scaler_steps")
+        ours = ("templates.", "distil.", "initialise.", "preset=", "evaluate.scaler_steps")
         for override in self.set:
             if not override.strip().startswith(ours):
                 raise SettingError("set", f"={override!r} is not about our method; it may set {', '.join(ours)}")

@@ -46,6 +46,15 @@ def test_a_variant_that_cannot_be_is_one_line(override: str, text: str) -> None:
         variants(load(FILE, [override]))
 
 
+def test_the_papers_preset_is_its_two_stages_and_is_read_back_equal() -> None:
+    paper = load(FILE, ["preset=paper"])
+    assert load(FILE).distil.sizes is not None
+    assert paper.distil.sizes is None and paper.initialise.scalers == "random"
+    assert parse(paper.model_dump(mode="json")) == paper
+    with pytest.raises(WaveError, match=r'--set preset="paper" trains random scalers: give \[initialise.recipe\]'):
+        load(FILE, ["preset=paper", "initialise.recipe=", "initialise.compare_scratch=false"])
+
+
 def test_the_smoke_budget_reduces_once_and_has_a_name_of_its_own() -> None:
     small = load(FILE, ["budget=smoke"])
     assert small.name == "fashion-mnist-smoke" and small.output == "runs/fashion-mnist-smoke"
