@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.symmetry RUN_FOLDER DATA_FOLDER OUT.jsonl``: RUN_FOLDER is the output of a finished run. The
 auxiliary size is grown to twice its width by ``width_scale = "copies"`` (the function is preserved), then all weights
-are trained for 100 steps. One line of JSON a run.
+are trained for 100 steps. One line of JSON a run; the same command again does only what is missing.
 """
 
 import datetime
@@ -18,7 +18,7 @@ from pipelines.data import open_dataset
 from pipelines.loader import MemoryBatches, eval_batches
 from wave import Recipe, Resampling, TargetSpec, Templates, Trainer, accuracy, initialise
 
-OPTIONS = [("none", 0.0), *((s, k) for s in ("split", "noise") for k in (0.03, 0.1, 0.3, 1.0))]
+OPTIONS = [("none", 0.0), ("split", 0.1), ("split", 0.5), ("noise", 0.03), ("noise", 0.1)]
 
 
 def main(run: str, data: str, out: str) -> None:
@@ -26,8 +26,12 @@ def main(run: str, data: str, out: str) -> None:
     target = TargetSpec(2 * templates.size.embed_dim, templates.size.depth)
     test = dataset.arrays("test")
     torch.set_num_threads(1)
+    lines = Path(out).read_text().splitlines() if Path(out).is_file() else []
+    done = {(row["symmetry"], row["strength"], row["seed"]) for row in map(json.loads, lines)}
     for seed in range(3):  # outermost: an interrupted run has every option as often
         for symmetry, strength in OPTIONS:
+            if (symmetry, strength, seed) in done:
+                continue
             options = Resampling(width_scale="copies", symmetry=symmetry, strength=strength, seed=seed)  # type: ignore[arg-type]
             model = initialise(templates, target, options)
             batches = MemoryBatches(*dataset.arrays("train"), dataset.mean, dataset.std, 64, seed)

@@ -74,8 +74,13 @@ def initialise(
     return outcome
 
 
+def _settings(experiment: Experiment) -> dict[str, Any]:
+    """What stage 2's results depend on."""
+    return experiment.initialise.model_dump(mode="json", exclude={"resources", "max_failures"})
+
+
 def _key(experiment: Experiment, dataset: Dataset, templates: Templates, target: TargetSpec) -> str:
-    settings = experiment.initialise.model_dump(mode="json", exclude={"resources", "max_failures"})
+    settings = _settings(experiment)
     unchanged = experiment.initialise.subset and experiment.initialise.caches_logits
     augment = None if unchanged else augment_of(experiment.data)
     return key_of("size", templates.digest, dataset.digest, settings, augment, asdict(target), experiment.seed)
@@ -83,7 +88,7 @@ def _key(experiment: Experiment, dataset: Dataset, templates: Templates, target:
 
 def _job(experiment: Experiment, dataset: Dataset, workspace: Workspace, templates: Templates, store: Store) -> Job:
     """Open the batch's MLflow run and register the templates under it."""
-    batch = key_of("batch", experiment.name, templates.digest, dataset.digest, experiment.seed)
+    batch = key_of("batch", experiment.name, templates.digest, dataset.digest, _settings(experiment), experiment.seed)
     tags = {
         "templates_digest": templates.digest,
         "data_digest": dataset.digest,
@@ -188,11 +193,15 @@ def reason(error: BaseException) -> str:
 
 
 def git_commit() -> str:
-    """The checkout's commit; a job's upload has none and is told by WAVE_GIT_COMMIT; else "unknown"."""
+    """The checkout's commit, "-dirty" behind it when files were changed since; else "unknown".
+
+    A job's upload is no checkout and is told by WAVE_GIT_COMMIT.
+    """
     if told := os.environ.get("WAVE_GIT_COMMIT"):
         return told
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(ROOT), capture_output=True, text=True, check=False)
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        done = subprocess.run(command, cwd=Path(ROOT), capture_output=True, text=True, check=False)
     except OSError:
         return "unknown"
     return done.stdout.strip() if done.returncode == 0 else "unknown"

@@ -58,7 +58,18 @@ def create(architecture: str, arguments: dict[str, Any], where: str, device: str
     except WaveError as error:
         raise WaveError(f"{where}: {error}") from None
     except (*_REFUSED, OverflowError) as error:
+        _refuse_kind(architecture, where)
         raise WaveError(f"{where}: timm cannot make {architecture} with {arguments}: {first_line(error)}") from None
+
+
+def _refuse_kind(architecture: str, where: str) -> None:
+    """Raise :class:`WaveError` where timm's own model of that name, whatever the arguments, is one of another kind."""
+    try:
+        check_supported(timm.create_model(architecture, pretrained=False, device="meta"))
+    except WaveError as error:
+        raise WaveError(f"{where}: {error}") from None
+    except _REFUSED:  # the arguments are told then
+        return
 
 
 def memory_bytes() -> int:

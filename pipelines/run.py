@@ -1,6 +1,10 @@
 """The stages of a run in order: data, ancestor, templates, sizes; each does only what is missing."""
 
+import datetime
+import os
+import platform
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +15,26 @@ from . import ancestor, distil, preflight, results
 from .config import Experiment, load
 from .convert import prepared
 from .data import Dataset
-from .initialise import initialise
+from .initialise import git_commit, initialise
 from .runs import log_files
 from .session import interrupt, say, session
 from .store import open_store, shown
 from .workspace import Workspace
 
 STAGES = ("data", "ancestor", "distil", "initialise")
+
+
+class Seconds(dict[str, float]):
+    """How long this command took for each stage, rounded; next to nothing for one that was there already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        """The stage that began when the last one ended has ended."""
+        now = time.perf_counter()
+        self[stage], self._last = round(now - self._last, 1), now
 
 
 def data_of(experiment: Experiment) -> Dataset:
@@ -45,15 +62,23 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
         preflight.check_machine(experiment, Family.of(source.model))
         store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
         with session(experiment.cluster):
+            seconds = Seconds()
             origin = ancestor.obtain(experiment, dataset, workspace, source)
+            seconds.end("ancestor")
             if until == "ancestor":
                 return 0
             stage1 = distil.distil(experiment, dataset, workspace, origin)
+            seconds.end("templates")
             if until == "distil":
                 return 0
             outcome = initialise(experiment, dataset, workspace, stage1, store)
+            seconds.end("sizes")
         summary = {
             "name": experiment.name,
+            "date": str(datetime.date.today()),
+            "git_commit": git_commit(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+            "seconds": seconds,
             "ancestor": {k: origin[k] for k in ("accuracy", "parameters")},
             "templates": {k: stage1[k] for k in ("accuracy", "parameters", "share", "exchanged", "digest")},
         }

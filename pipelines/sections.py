@@ -156,6 +156,10 @@ class Ancestor(Section):
             value = self.model_args.get(key)
             if isinstance(value, int) and not 1 <= value <= most:
                 raise SettingError(f"model_args.{key}", f"={value} should be from 1 to {most}")
+        for key, value in self.model_args.items():
+            rate = key.endswith("drop_rate") or key == "drop_path_rate"
+            if rate and not (isinstance(value, int | float) and 0 <= value < 1):
+                raise SettingError(f"model_args.{key}", f"={value} should be at least 0 and less than 1")
         if any(s <= 0 for s in self.std or ()):
             raise SettingError("std", f"={list(self.std or ())} should be greater than 0")
         return self
@@ -216,6 +220,9 @@ class Distil(Section):
                 raise SettingError("recipe.batch_size", text)
         if self.sizes is None and self.sizes_per_step != 1:
             raise SettingError("sizes_per_step", "has no effect without distil.sizes; leave it out")
+        if self.sizes and self.sizes_per_step > (number := len(self.sizes.specs())):
+            text = f"={self.sizes_per_step} is more than the {number} sizes of distil.sizes; nearest: {number}"
+            raise SettingError("sizes_per_step", text)
         if not self.use_gpu and self.resources_per_worker.get("GPU"):
             raise SettingError("resources_per_worker.GPU", "has no effect with use_gpu=false; set use_gpu = true")
         return self

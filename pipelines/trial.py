@@ -78,6 +78,9 @@ def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[st
         "accuracy_after": None,
         "accuracy_scratch": None,
     }
+    if not comparable:
+        classes = f"{full.num_classes} classes, the data has {len(dataset.classes)}"
+        teller()(f"{target.name}: {classes}; its head is new, and it is neither trained nor measured")
     if settings.recipe is not None and comparable:
         teacher = (
             ancestor.teacher_of(workspace, dataset)

@@ -1,6 +1,7 @@
 """Recipe: the settings of one training (ancestor, stage 1 or stage 2), and the batch that all of them read."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal, NamedTuple, get_args
 
 from torch import Tensor
@@ -26,7 +27,8 @@ class Recipe:
     of ``warmup_steps``, down to ``min_lr``. ``clip_grad`` bounds the gradient's norm, 0 does not. The loss is
     ``kl_weight * tau^2 * KL(teacher || student at tau) + ce_weight * CE`` (WAVE, stage 1); the KL term needs a
     teacher. ``template_lr_scale`` and ``scaler_lr_scale`` multiply the rate of their group. ``bfloat16`` is autocast;
-    weights are always built in float32.
+    weights are always built in float32. ``compile`` compiles the blocks of the model, in stage 1 of the auxiliary one;
+    sizes sampled beside it run as they are.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -65,6 +67,10 @@ class Recipe:
         for name, value in at_least_one.items():
             if value is not None and value < 1:
                 raise WaveError(f"{name}={value} must be at least 1")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise WaveError(f"{field.name}={value} must be a finite number")
         for name in ("lr", "tau"):
             if not getattr(self, name) > 0:
                 raise WaveError(f"{name}={getattr(self, name)} must be greater than 0")

@@ -109,6 +109,14 @@ class TemplateSpec:
         if self._fits(embed_dim):
             return
         near = self.nearest(embed_dim)
+        hidden = self.length("hidden", embed_dim)
+        if embed_dim % self.unit("embed") == 0:
+            sides = " and ".join(map(str, sorted({self.blocks["fc1"][0], self.blocks["fc2"][1]})))
+            raise WaveError(
+                f"embed_dim={embed_dim} with mlp_ratio={self.mlp_ratio:g} has {hidden} hidden channels, no multiple of "
+                f"the blocks' {sides}: choose blocks of fc1 and fc2 that divide it"
+                + (f", or a valid width: {' and '.join(map(str, near))}" if near else "")
+            )
         raise WaveError(
             f"embed_dim={embed_dim} cannot be built from blocks {self._block_text()} with head_dim={self.head_dim}; "
             + (f"nearest valid widths: {' and '.join(map(str, near))}" if near else "no width below 10000 can")
