@@ -117,7 +117,7 @@ def plan(file: str, overrides: tuple[str, ...]) -> int:
 @main.command()
 @click.argument("kind", type=click.Choice(["digits", "fashion-mnist", "imagefolder"]))
 @click.argument("places", nargs=-1, required=True, type=click.Path(), metavar="[SOURCE] OUT")
-@click.option("--image-size", type=int, default=None, help="Side in pixels that models will read (imagefolder).")
+@click.option("--image-size", type=int, default=None, help="Side in pixels that models will read (not fashion-mnist).")
 @click.option(
     "--statistics",
     type=click.Choice(["imagenet", "measured"]),

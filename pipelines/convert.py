@@ -19,6 +19,7 @@ from wave.errors import WaveError
 from .data import SPLITS, Dataset, Split, open_dataset, shard_name, stratified
 from .idx import FASHION_CLASSES, read_fashion_mnist
 from .imagefolder import ImageFolder
+from .images import resized
 from .sections import Data
 from .shards import Metadata
 from .workspace import absolute
@@ -42,10 +43,11 @@ def convert(
 ) -> Dataset:
     """Write ``out``, a folder of Parquet shards, and open it. Nothing is left behind when it fails.
 
-    ``digits``: scikit-learn's 1,797 digits of 8x8, 1,437 to train on (``source`` unused). ``fashion-mnist``: IDX files
-    in ``source``, by default where Debian's package puts them. ``imagefolder``: ``source``/train/CLASS/ and val or
-    test, streamed, files kept as they are and each decoded once to prove it; ``image_size`` (pixels,
-    default 224) is what the model sees, ``statistics`` ImageNet's mean and std or those of 1,000 training images.
+    ``digits``: scikit-learn's 1,797 digits of 8x8, 1,437 to train on (``source`` unused), brought to ``image_size``
+    pixels if it is given. ``fashion-mnist``: IDX files in ``source``, by default where Debian's package puts them.
+    ``imagefolder``: ``source``/train/CLASS/ and val or test, streamed, files kept as they are and each decoded once to
+    prove it; ``image_size`` (default 224) is what the model sees, ``statistics`` ImageNet's mean and std or those
+    of 1,000 training images.
     Raises :class:`WaveError`.
     """
     if kind not in get_args(Kind):
@@ -53,7 +55,7 @@ def convert(
     for name, value in (("image_size", image_size), ("rows_per_shard", rows_per_shard)):
         if value is not None and value < 1:
             raise WaveError(f"{name}={value} must be at least 1")
-    if image_size is not None and kind != "imagefolder":
+    if image_size is not None and kind == "fashion-mnist":
         raise WaveError(f"image_size={image_size} has no effect with {kind}, whose images have one size; leave it out")
     if kind == "imagefolder" and not str(source):
         raise WaveError("imagefolder needs a source: the folder that holds train/CLASS/ and val/CLASS/ with images")
@@ -67,7 +69,8 @@ def convert(
                 writer = _Writer(folder, split, counts[split], rows_per_shard or 2048, 128, meta, progress)
                 writer.write(images.rows(split))
         else:
-            raw, classes = read_digits() if kind == "digits" else (read_fashion_mnist(source), FASHION_CLASSES)
+            digits = kind == "digits"
+            raw, classes = read_digits(image_size) if digits else (read_fashion_mnist(source), FASHION_CLASSES)
             meta = _raw_metadata(raw, classes)
             for split, (pixels, labels) in raw.items():
                 writer = _Writer(folder, split, len(labels), rows_per_shard or 20_000, 1000, meta, progress)
@@ -90,10 +93,14 @@ def prepared(data: Data, progress: Progress = lambda line: None) -> Dataset:
     return dataset
 
 
-def read_digits() -> tuple[Raw, tuple[str, ...]]:
-    """scikit-learn's digits (n, 1, 8, 8), values 0..16 scaled to 0..255; always the same 360 for the test."""
+def read_digits(image_size: int | None = None) -> tuple[Raw, tuple[str, ...]]:
+    """scikit-learn's digits (n, 1, 8, 8), values 0..16 scaled to 0..255; always the same 360 for the test.
+
+    ``image_size``: bilinear at another side in pixels.
+    """
     digits: Any = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    images = resized(images, image_size or images.shape[-1])
     labels = digits.target.astype(np.int64)
     test = np.zeros(len(labels), bool)
     test[stratified(labels, 360, seed=0)] = True

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ray import tune
 from ray.tune import RunConfig, TuneConfig, Tuner
-from torch.nn import functional as F
 
 from wave.baselines import BASELINES
 from wave.errors import WaveError
@@ -27,6 +25,7 @@ from .config import Experiment, load, parse
 from .config_text import apply_overrides
 from .convert import prepared
 from .data import Dataset, stratified
+from .images import resized
 from .initialise import reason
 from .progress import Count
 from .results import show_cells
@@ -224,11 +223,3 @@ def arrays_of(experiment: Experiment, dataset: Dataset, side: int) -> Arrays:
         "held_out_images": images[held],
         "held_out_labels": labels[held],
     }
-
-
-def resized(images: Any, side: int) -> Any:
-    """uint8 (n, C, H, W) at ``side`` pixels, bilinear; the same array where it has them."""
-    if images.shape[-1] == side:
-        return images
-    tensor = F.interpolate(torch.from_numpy(images).float(), (side, side), mode="bilinear", align_corners=False)
-    return tensor.round().clamp(0, 255).byte().numpy()

@@ -139,6 +139,16 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (images.float() / 255 - centre) / spread
 
 
+def resized(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """uint8 (n, C, H, W) at ``side`` pixels, bilinear; the same array where it has them."""
+    if images.shape[-1] == side:
+        return images
+    tensor = torch.nn.functional.interpolate(
+        torch.from_numpy(images).float(), (side, side), mode="bilinear", align_corners=False, antialias=True
+    )
+    return tensor.round().clamp(0, 255).byte().numpy()
+
+
 def crop_and_flip(images: Tensor, augment: Augment, draws: NDArray[np.float64]) -> Tensor:
     """Random crops (area uniform in [random_crop, 1], square, resized back) and mirroring of float32 (B, C, H, W).
 

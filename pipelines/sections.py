@@ -106,7 +106,7 @@ class Data(Section):
             raise SettingError(
                 "source", 'is missing; convert="imagefolder" needs the folder that holds train/ and val/'
             )
-        if self.image_size and self.convert != "imagefolder":
+        if self.image_size and self.convert not in ("imagefolder", "digits"):
             raise SettingError("image_size", f"has no effect with {self._converter()}; leave it out")
         if self.in_memory is True:
             for key in ("workers", "augment", "color_jitter", "reprob"):

@@ -116,7 +116,7 @@ CASES = [
     Case("converter over other files", s("full: exists already"), argv=("data", "digits", "full"), spoil=file("full/x")),
     Case("converter into a file", s("f/made: cannot be written"), argv=("data", "digits", "f/made"), spoil=file("f")),
     Case("unknown converter", s("'cifar'", "digits"), argv=("data", "cifar", "made")),
-    Case("image size of no effect", s("image_size=4 has no effect"), argv=("data", "digits", "made", "--image-size", "4")),
+    Case("image size of no effect", s("image_size=4 has no effect"), argv=("data", "fashion-mnist", "made", "--image-size", "4")),
     # ancestor
     Case("unknown architecture", s("ancestor: timm has no architecture 'vit_tinny'"), (*TRAIN, "ancestor.architecture=vit_tinny")),
     Case("windowed model", s("SwinTransformer is not supported", "vit_base"), (*TRAIN, "ancestor.architecture=swin_tiny_patch4_window7_224", "ancestor.model_args=")),

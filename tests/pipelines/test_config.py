@@ -141,7 +141,7 @@ MISTAKES = [
     ("data.convert=digit", "nearest: digits"),
     ("data.source=src", "data.source has no effect with convert='digits'"),
     ("data.convert=imagefolder", "data.source is missing"),
-    ("data.image_size=32", "data.image_size has no effect"),
+    ('data={path="x", convert="fashion-mnist", image_size=32}', "data.image_size has no effect with convert='fashion"),
     ("data.hflip=1.5", "data.hflip=1.5 should be less than or equal to 1"),
     ("data.hflip=nan", "data.hflip=nan should be a finite number"),
     ("data.hflip=0.5", "initialise.teacher_logits"),

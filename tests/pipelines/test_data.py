@@ -234,9 +234,23 @@ def test_where_a_conversion_cannot_go(tmp_path: Path) -> None:
     assert "cannot be written" in line(convert, "digits", "", "/proc/nowhere/out")
     assert "cannot be written" in line(convert, "digits", "", "a\0b")
     assert "convert='digit' is unknown" in line(convert, "digit", "", tmp_path / "out")
-    assert "image_size=9 has no effect" in line(convert, "digits", "", tmp_path / "out", image_size=9)
+    assert "image_size=9 has no effect" in line(convert, "fashion-mnist", "", tmp_path / "out", image_size=9)
     assert "rows_per_shard=0" in line(convert, "digits", "", tmp_path / "out", rows_per_shard=0)
     convert("digits", "", tmp_path / "empty")
+
+
+def test_digits_at_another_size_are_the_same_digits(tmp_path: Path) -> None:
+    settings = Data(path=str(tmp_path / "digits-28"), convert="digits", image_size=28)
+    large, labels = prepared(settings).arrays("train")
+    small, same = convert("digits", "", tmp_path / "digits").arrays("train")
+    assert large.shape == (1437, 1, 28, 28) and (labels == same).all()
+    # a pixel between two centres is their weighted mean: output centre x is at (x + 0.5) * 8 / 28 - 0.5 of the input
+    at = np.clip((np.arange(28) + 0.5) * 8 / 28 - 0.5, 0, 7)
+    left = np.minimum(at.astype(int), 6)
+    across = np.eye(8)[left] * (1 - (at - left))[:, None] + np.eye(8)[left + 1] * (at - left)[:, None]
+    assert np.abs(across @ small[:50, 0] @ across.T - large[:50, 0]).max() <= 0.51
+    wrong = Data(path=settings.path, convert="digits", image_size=14)
+    assert "was converted for 28x28 pixels, not data.image_size=14" in line(prepared, wrong)
 
 
 def test_prepared_converts_once(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pipelines.book import Book
 from pipelines.cell import Cell, unreachable
 from pipelines.config import Experiment, load, parse, resolved
 from pipelines.config_text import apply_overrides, read_toml
-from pipelines.evaluate import resized, variants
+from pipelines.evaluate import variants
+from pipelines.images import resized
 from pipelines.store import open_store
 from tests.pipelines.support import ROOT
 from wave.errors import WaveError
