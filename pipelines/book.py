@@ -41,7 +41,8 @@ class Book:
                 raise WaveError(f"{path}: line {number} is not a result; delete that line and run again") from None
 
     def key(self, cell: Cell) -> str:
-        """Settings of the cell, of the comparison, of the ancestor, and of stage 1 where the method has one."""
+        """Settings of the cell, of the comparison, of the ancestor, and of stage 1 where the method has one; on other
+        data than the ancestor's, that too."""
         own = self.experiments[""]
         fixed = own.evaluate.model_dump(mode="json", include={"batch_size", "held_out", "train_images", "test_images"})
         parts: list[object] = [asdict(cell), fixed, own.ancestor.model_dump(mode="json"), own.seed]
@@ -49,14 +50,19 @@ class Book:
             parts.append(method_settings(self.experiments[cell.method]))
         elif BASELINES[cell.method].stage1 is not None:
             parts.append(stage1_settings(own))
+        if cell.transfer:
+            parts.append(Path(own.data.path).name)
         return key_of("cell", *parts)
 
-    def keep(self, cell: Cell, rows: Sequence[Mapping[str, Any]] | None) -> None:
-        """Append a cell's rows in one write, and log its MLflow run; once."""
+    def keep(
+        self, cell: Cell, rows: Sequence[Mapping[str, Any]] | None, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Append a cell's rows in one write, each with ``facts`` beside it, and log its MLflow run; once."""
         key = self.key(cell)
         if not rows or key in self.kept:
             return
         about = {
+            **(facts or {}),
             "key": key,
             "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
             "date": str(datetime.date.today()),

@@ -25,11 +25,25 @@ def stage1_cost(experiment: Experiment, family: Family, steps_per_epoch: int) ->
     Each step reads its batch at the auxiliary size and at every sampled size.
     """
     rules, own = experiment.distil, count_macs(family, family.size)
-    images = rules.recipe.total_steps(steps_per_epoch) * rules.recipe.batch_size
+    images = _stage1_images(experiment, steps_per_epoch)
     sampled = [count_macs(family, s) for s in rules.sizes.specs()] if rules.sizes else []
     per_step = rules.sizes_per_step if sampled else 0
     extra = per_step * sum(sampled) / len(sampled) if sampled else 0.0
     return images * (1 + per_step), (BACKWARD * (own + extra) + own) * images
+
+
+def rival_cost(experiment: Experiment, family: Family, steps_per_epoch: int) -> tuple[int, float]:
+    """The same of the stage 1 of a rival that has one: all its steps at the ancestor's size, as many image passes as
+    ours makes."""
+    rules = experiment.distil
+    images = _stage1_images(experiment, steps_per_epoch) * (1 + (rules.sizes_per_step if rules.sizes else 0))
+    return images, float((BACKWARD + 1) * count_macs(family, family.size) * images)
+
+
+def _stage1_images(experiment: Experiment, steps_per_epoch: int) -> int:
+    """Images that stage 1 reads, each of them once."""
+    recipe = experiment.distil.recipe
+    return recipe.total_steps(steps_per_epoch) * recipe.batch_size
 
 
 def comparison_cost(experiment: Experiment, family: Family, test_images: int) -> tuple[int, int, float]:

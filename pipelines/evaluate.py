@@ -1,26 +1,22 @@
 """Methods x sizes x seeds x data sets under one budget, as Tune trials; a finished cell is never done twice."""
 
 import contextlib
-import json
-import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ray import tune
-from ray.tune import RunConfig, TuneConfig, Tuner
 
 from wave.baselines import BASELINES
 from wave.errors import WaveError
 from wave.spec import TargetSpec
 from wave.vit import Family
 
-from . import ancestor, distil, preflight
-from .book import Book, stage1_settings
-from .cell import OURS, Cell, Place, is_ours, rival_file, run_cell, train_rival, unreachable
+from . import ancestor, preflight
+from .book import Book
+from .cell import OURS, Cell, run_cell, unreachable
 from .config import Experiment, load, parse
 from .config_text import apply_overrides
 from .convert import prepared
@@ -31,10 +27,11 @@ from .progress import Count
 from .results import show_cells
 from .runs import Status
 from .session import say, session
+from .stages import Stages, tuner
 from .store import open_store
 from .studies import Study
 from .trial import Arrays
-from .workspace import Workspace, key_of, write_text
+from .workspace import Workspace
 
 
 def evaluate(file: str, overrides: Sequence[str]) -> int:
@@ -52,17 +49,19 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
         dataset = prepared(experiment.data, say)
         others = {s.name: prepared(s.data, say) for s in experiment.evaluate.studies if s.data is not None}
         found = preflight.check(experiment, dataset, workspace)
-        preflight.check_machine(experiment, Family.of(found.model))
+        family = Family.of(found.model)
+        preflight.check_machine(experiment, family)
+        preflight.check_comparison(experiments, family)
         store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
         held.enter_context(session(experiment.cluster))
         origin = ancestor.obtain(experiment, dataset, workspace, found)
         book = Book(results_path(experiment, workspace), experiments, store)
-        comparison = Comparison(book, workspace, dataset, Family.of(found.model))
+        comparison = Comparison(book, Stages(experiments, workspace, dataset, family, origin))
         failed: dict[str, str] = {}
         status: Status = "KILLED"
         try:
             for study in experiment.evaluate.studies:
-                failed |= comparison.run(study, others.get(study.name, dataset), origin)
+                failed |= comparison.run(study, others.get(study.name, dataset))
             status = "FAILED" if failed else "FINISHED"
         finally:
             book.close(status)
@@ -97,13 +96,12 @@ def results_path(experiment: Experiment, workspace: Workspace) -> Path:
 class Comparison:
     """The studies of one experiment: what has to be trained first, then the cells."""
 
-    def __init__(self, book: Book, workspace: Workspace, dataset: Dataset, family: Family) -> None:
-        self.book, self.workspace, self.dataset, self.family = book, workspace, dataset, family
-        self.experiments: Mapping[str, Experiment] = book.experiments
+    def __init__(self, book: Book, stages: Stages) -> None:
+        self.book, self.stages, self.dataset, self.family = book, stages, stages.dataset, stages.family
         self.experiment = book.experiments[""]
         self.arrays: dict[Path, Arrays] = {}
 
-    def run(self, study: Study, dataset: Dataset, origin: dict[str, Any]) -> dict[str, str]:
+    def run(self, study: Study, dataset: Dataset) -> dict[str, str]:
         """All cells of a study, its table printed; returns why cells failed."""
         sizes = [TargetSpec(size.embed_dim, size.depth) for size in study.sizes]
         reach = {m: [unreachable(m, self.family.size, s) for s in sizes] for m in study.methods}
@@ -118,23 +116,25 @@ class Comparison:
 
         trials = {m: [cell(m, s[0], study.seeds[0], lr, True) for lr in rates] for m, s in reached.items() if s}
         if len(rates) > 1:
-            failed |= self._fan_out(study, dataset, origin, [c for cs in trials.values() for c in cs])
+            failed |= self._fan_out(study, dataset, [c for cs in trials.values() for c in cs])
         best = {m: self.book.best_rate(candidates) or rates[0] for m, candidates in trials.items()}
         # Seeds outermost: an interrupted comparison has every method and size once before any of them twice.
         cells = [cell(m, s, seed, best[m]) for seed in study.seeds for m in best for s in reached[m]]
-        failed |= self._fan_out(study, dataset, origin, cells)
+        failed |= self._fan_out(study, dataset, cells)
         say(f"study {study.name}, data {dataset.path.name}:")
         show_cells(self.book.rows(cells), reach, sizes)
         return failed
 
-    def _fan_out(self, study: Study, dataset: Dataset, origin: dict[str, Any], cells: list[Cell]) -> dict[str, str]:
+    def _fan_out(self, study: Study, dataset: Dataset, cells: list[Cell]) -> dict[str, str]:
         todo = [c for c in cells if self.book.key(c) not in self.book.kept]
         what = f"{study.name}, {'held-out' if cells and cells[0].held_out else 'test'} cells"
         say(f"{what}: {len(cells)}, {len(cells) - len(todo)} already there, {len(todo)} to do")
         if not todo:
             return {}
-        self._prepare({c.method for c in todo}, origin)
-        places = {m: self._place(m, dataset) for m in {c.method for c in todo}}
+        methods = {c.method for c in todo}
+        self.stages.prepare(methods, lambda: self._arrays(self.dataset))
+        places = {m: self.stages.place(m, dataset) for m in methods}
+        facts = {m: self.stages.facts(m) for m in methods}
 
         def trial(config: dict[str, Any], arrays: Arrays) -> None:
             one = Cell(**{**config["cell"], "steps": tuple(config["cell"]["steps"])})
@@ -146,63 +146,16 @@ class Comparison:
             what,
             len(todo),
             lambda c: c["run"]["name"],
-            lambda c, r: self.book.keep(by_text[c["run"]["name"]], r.get("rows")),
+            lambda c, r: self.book.keep(by_text[c["run"]["name"]], r.get("rows"), facts[c["run"]["cell"]["method"]]),
         )
-        results = self._tuner(lambda c, arrays: trial(c["run"], arrays), self._arrays(dataset), configs, count).fit()
+        storage, arrays = self.stages.workspace.ray, self._arrays(dataset)
+        results = tuner(storage, lambda c, arrays: trial(c["run"], arrays), arrays, configs, count).fit()
         return {r.config["run"]["name"]: reason(r.error) for r in results if r.error is not None and r.config}
-
-    def _place(self, method: str, dataset: Dataset) -> Place:
-        experiment = self.experiments.get(method, self.experiment)
-        own = method in self.experiments and method != OURS
-        workspace = self.workspace.variant(method) if own else self.workspace
-        return Place(experiment.model_dump(mode="json"), workspace, str(dataset.path))
-
-    def _prepare(self, methods: set[str], origin: dict[str, Any]) -> None:
-        """Make the templates of our methods and the stages 1 of rivals that are not there yet."""
-        for method in sorted(m for m in methods if is_ours(m)):
-            place = self._place(method, self.dataset)
-            place.workspace.root.mkdir(parents=True, exist_ok=True)
-            start, own = time.perf_counter(), self.experiments[method]
-            done = distil.distil(own, self.dataset, place.workspace, origin)
-            kept = {"method": method, "seconds": round(time.perf_counter() - start, 1), **done}
-            note = place.workspace.root / "stage1.json"
-            if not note.is_file() or json.loads(note.read_text()).get("key") != done["key"]:
-                write_text(note, json.dumps(kept, indent=2) + "\n")
-        keys = {m: key_of("rival", m, origin["key"], stage1_settings(self.experiment)) for m in sorted(methods)}
-        rivals = [m for m in keys if not is_ours(m) and BASELINES[m].stage1 is not None]
-        missing = [m for m in rivals if self.workspace.record(rival_file(self.workspace, m).parent, keys[m]) is None]
-        if not missing:
-            return
-        place = self._place(OURS, self.dataset)
-
-        def trial(config: dict[str, Any], arrays: Arrays) -> None:
-            train_rival(place, arrays, config["run"])
-            tune.report({"done": 1})
-
-        count = Count("rivals' stage 1", len(missing), lambda c: c["run"])
-        for result in self._tuner(trial, self._arrays(self.dataset), missing, count).fit():
-            if result.error is not None:
-                raise WaveError(f"a rival's stage 1 failed: {reason(result.error)}")
-        for method in missing:
-            self.workspace.finish(rival_file(self.workspace, method).parent, keys[method], {"method": method})
 
     def _arrays(self, dataset: Dataset) -> Arrays:
         if dataset.path not in self.arrays:
             self.arrays[dataset.path] = arrays_of(self.experiment, dataset, self.family.size.img_size or 0)
         return self.arrays[dataset.path]
-
-    def _tuner(self, trial: Callable[..., None], arrays: Arrays, configs: Sequence[Any], count: Count) -> Tuner:
-        return Tuner(
-            tune.with_resources(tune.with_parameters(trial, arrays=arrays), {"cpu": 1}),
-            param_space={"run": tune.grid_search(list(configs))},
-            tune_config=TuneConfig(reuse_actors=True),
-            run_config=RunConfig(
-                name=f"evaluate-{os.getpid()}-{time.time_ns()}",
-                storage_path=str(self.workspace.ray),
-                verbose=0,
-                callbacks=[count],
-            ),
-        )
 
 
 def arrays_of(experiment: Experiment, dataset: Dataset, side: int) -> Arrays:

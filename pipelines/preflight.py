@@ -10,7 +10,7 @@ import torch
 
 from wave.errors import WaveError
 from wave.recipe import Recipe
-from wave.resample import resample
+from wave.resample import Resampling, resample
 from wave.spec import KINDS, TargetSpec, TemplateSpec
 from wave.storage import Templates
 from wave.teacher import Teacher
@@ -138,30 +138,65 @@ def _check_ancestor(experiment: Experiment, dataset: Dataset, source: ancestor.S
         )
 
 
-def _check_sizes(experiment: Experiment, family: Family) -> None:
-    settings, rule = experiment.templates, distil.resampling(experiment)
+def check_comparison(experiments: Mapping[str, Experiment], family: Family) -> None:
+    """Raise :class:`WaveError` for a variant of our method that has no templates, or a size of a study that one of ours
+    cannot build; ``experiments`` are those of our method and its variants, by name."""
+    for variant in experiments[""].evaluate.variants:
+        with _named(f"evaluate.variants: {variant.name}"):
+            _check_stage1(experiments[variant.name], family)
+    for study in experiments[""].evaluate.studies:
+        for method in study.methods:
+            if (own := experiments.get(method)) is None:
+                continue
+            spec, rule, auxiliary = own.templates.spec(family.head_dim, family.mlp_ratio), *_resampled(own, family)
+            for size in study.sizes:
+                target = TargetSpec(size.embed_dim, size.depth)
+                with _named(f"evaluate.studies: {study.name}: {method}: {target.name}"):
+                    spec.check(target.embed_dim)
+                    if own.initialise.scalers == "resample":
+                        resample({}, auxiliary, family.resolve(target), spec, rule)
+
+
+def _resampled(experiment: Experiment, family: Family) -> tuple[Resampling, TargetSpec]:
+    """The rule that reads sizes off the auxiliary model, and that model's size."""
+    wanted = experiment.templates.auxiliary
+    size = TargetSpec(wanted.embed_dim, wanted.depth) if wanted else family.size
+    return distil.resampling(experiment), family.resolve(size)
+
+
+def _check_stage1(experiment: Experiment, family: Family) -> None:
+    """Templates, auxiliary model and every size that stage 1 samples."""
+    settings = experiment.templates
     with _named("templates"):
         spec = settings.spec(family.head_dim, family.mlp_ratio)
         spec.check(family.size.embed_dim)
         _check_counts(spec, family, settings.start)
-    auxiliary = family.size
+    rule, auxiliary = _resampled(experiment, family)
     if settings.auxiliary is not None:
         with _named("templates.auxiliary"):
-            auxiliary = family.resolve(TargetSpec(settings.auxiliary.embed_dim, settings.auxiliary.depth))
             resample({}, family.size, auxiliary, spec, rule)
             spec.check(auxiliary.embed_dim)
-    sampled = experiment.distil.sizes.specs() if experiment.distil.sizes else []
-    seen: dict[TargetSpec, str] = {}
-    for key, target in [*(("distil.sizes", s) for s in sampled), *(("targets", t) for t in experiment.target_specs())]:
-        with _named(f"{key}: {target.name}"):
+    for target in experiment.distil.sizes.specs() if experiment.distil.sizes else []:
+        with _named(f"distil.sizes: {target.name}"):
             full = family.resolve(target)
             spec.check(full.embed_dim)
-            if key == "distil.sizes" or experiment.initialise.scalers == "resample":
-                resample({}, auxiliary, full, spec, rule)  # of no tensors: only whether the width map exists
-        if key == "targets" and full in seen:
+            resample({}, auxiliary, full, spec, rule)  # of no tensors: only whether the width map exists
+
+
+def _check_sizes(experiment: Experiment, family: Family) -> None:
+    _check_stage1(experiment, family)
+    spec = experiment.templates.spec(family.head_dim, family.mlp_ratio)
+    rule, auxiliary = _resampled(experiment, family)
+    seen: dict[TargetSpec, str] = {}
+    for target in experiment.target_specs():
+        with _named(f"targets: {target.name}"):
+            full = family.resolve(target)
+            spec.check(full.embed_dim)
+            if experiment.initialise.scalers == "resample":
+                resample({}, auxiliary, full, spec, rule)
+        if full in seen:
             raise WaveError(f"targets: {target.name} is the same size as {seen[full]}; leave one out")
-        if key == "targets":
-            seen[full] = target.name
+        seen[full] = target.name
 
 
 def _check_counts(spec: TemplateSpec, family: Family, start: str) -> None:

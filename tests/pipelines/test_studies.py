@@ -19,6 +19,7 @@ from wave.spec import TargetSpec
 
 FILE = ROOT / "pipelines/experiments/fashion_mnist.toml"
 CELL = Cell("dct", 96, 4, 0, 1e-3, (50, 200), "fashion-mnist")
+NO_STUDIES = "evaluate.studies=[]"
 VARIANT = 'evaluate.variants=[{name="wave_few", set=["templates.count=8"]}]'
 
 
@@ -28,7 +29,7 @@ def book(path: Path, experiment: Experiment) -> Book:
 
 
 def test_a_variant_changes_our_method_and_nothing_else() -> None:
-    found = variants(load(FILE, [VARIANT]))
+    found = variants(load(FILE, [NO_STUDIES, VARIANT]))
     assert found["wave_few"].templates.count == 8 and found["wave"].templates.count != 8
     assert found["wave_few"].ancestor == found["wave"].ancestor
 
@@ -44,7 +45,7 @@ def test_a_variant_changes_our_method_and_nothing_else() -> None:
 )
 def test_a_variant_that_cannot_be_is_one_line(override: str, text: str) -> None:
     with pytest.raises(WaveError, match=text):
-        variants(load(FILE, [override]))
+        variants(load(FILE, [NO_STUDIES, override]))
 
 
 def test_the_papers_preset_is_its_two_stages_and_is_read_back_equal() -> None:
@@ -79,13 +80,38 @@ def test_a_key_depends_on_what_the_rows_depend_on(tmp_path: Path) -> None:
     assert faster.key(ours) == here.key(ours)
 
 
+@pytest.mark.parametrize(
+    ("method", "steps", "key"),
+    [
+        ("dct", (50, 200), "01641d43146bb239"),
+        ("wave", (50, 200), "1ec3b4991957e630"),
+        ("tleg", (50, 200), "8836be4c746a875e"),
+        ("timm_default", (50, 200, 800, 1500, 3000), "3e16bad311d589cc"),
+    ],
+)
+def test_keys_of_committed_rows_stay(method: str, steps: tuple[int, ...], key: str, tmp_path: Path) -> None:
+    """Hours of committed rows are lost if one of these changes."""
+    assert book(tmp_path, load(FILE)).key(replace(CELL, method=method, steps=steps)) == key
+
+
+def test_a_cell_on_other_data_depends_on_the_ancestors_data_too(tmp_path: Path) -> None:
+    table, cell = read_toml(FILE), replace(CELL, dataset="digits-28", transfer=True)
+    here, other = (book(tmp_path, parse(apply_overrides(table, s))) for s in ([], ["data.path=data/other"]))
+    assert here.key(cell) != other.key(cell) and here.key(CELL) == other.key(CELL)
+
+
 def test_a_cell_is_kept_once_and_logged(tmp_path: Path) -> None:
     here = book(tmp_path, load(FILE))
-    here.keep(CELL, [{"steps": 0, "accuracy": 0.5, "seconds": 1.0}, {"steps": 200, "accuracy": 0.7, "seconds": 2.0}])
+    here.keep(
+        CELL,
+        [{"steps": 0, "accuracy": 0.5, "seconds": 1.0}, {"steps": 200, "accuracy": 0.7, "seconds": 2.0}],
+        {"ancestor_dataset": "fashion-mnist"},
+    )
     here.keep(CELL, [{"steps": 0, "accuracy": 0.1, "seconds": 1.0}])
     here.close("FINISHED")
     again = book(tmp_path, load(FILE))
     assert [row["accuracy"] for row in again.rows([CELL])] == [0.5, 0.7]
+    assert {row["ancestor_dataset"] for row in again.rows([CELL])} == {"fashion-mnist"}
     assert again.best_rate([CELL, replace(CELL, lr=3e-4)]) == CELL.lr
     logged = again.store.client().search_runs([again.store.experiment_id], "tags.kind = 'cell'")
     assert [run.data.metrics["accuracy_200"] for run in logged] == [0.7]

@@ -1,0 +1,131 @@
+"""Stages: what a comparison's methods start from, made first and once: templates of ours, rivals' own stages 1."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune import RunConfig, TuneConfig, Tuner
+
+from wave.baselines import BASELINES
+from wave.errors import WaveError
+from wave.measure import num_parameters
+from wave.vit import Family
+
+from . import distil
+from .book import stage1_settings
+from .cell import OURS, Place, is_ours, rival_file, train_rival
+from .config import Experiment
+from .cost import rival_cost, stage1_cost
+from .data import Dataset
+from .initialise import reason
+from .loader import training_batches
+from .progress import Count
+from .trial import Arrays
+from .workspace import Workspace, key_of, write_text
+
+
+class Stages:
+    """Where each method finds what it starts from. ``origin`` is the ancestor's record, ``dataset`` its data set;
+    ``experiments`` are those of our method and its variants, by name, "" for the comparison's own."""
+
+    def __init__(
+        self,
+        experiments: Mapping[str, Experiment],
+        workspace: Workspace,
+        dataset: Dataset,
+        family: Family,
+        origin: dict[str, Any],
+    ) -> None:
+        self.experiments, self.workspace, self.dataset = experiments, workspace, dataset
+        self.family, self.origin = family, origin
+        self.shares: dict[str, dict[str, float]] = {}
+
+    def place(self, method: str, dataset: Dataset) -> Place:
+        """Where cells of a method on a data set find things."""
+        experiment = self.experiments.get(method, self.experiments[""])
+        owner = self.owners.get(method, OURS)
+        workspace = self.workspace if owner == OURS else self.workspace.variant(owner)
+        return Place(experiment.model_dump(mode="json"), workspace, str(dataset.path))
+
+    @cached_property
+    def owners(self) -> dict[str, str]:
+        """Method of ours -> the first one with the same templates, in whose folder they are."""
+        first: dict[str, str] = {}
+        named = {m: e for m, e in self.experiments.items() if m}
+        return {m: first.setdefault(distil.key(e, self.origin), m) for m, e in named.items()}
+
+    def prepare(self, methods: set[str], arrays: Callable[[], Arrays]) -> None:
+        """Make the templates and the rivals' stages 1 of these methods that are not there yet; ``arrays`` gives the
+        ancestor's data. Raises :class:`WaveError`."""
+        for method in sorted(m for m in methods if is_ours(m)):
+            self._distil(method)
+        keys = {m: key_of("rival", m, self.origin["key"], self._rivals_settings) for m in sorted(methods)}
+        rivals = [m for m in keys if not is_ours(m) and BASELINES[m].stage1 is not None]
+        missing = [m for m in rivals if self.workspace.record(rival_file(self.workspace, m).parent, keys[m]) is None]
+        if not missing:
+            return
+        place = self.place(OURS, self.dataset)
+
+        def trial(config: dict[str, Any], arrays: Arrays) -> None:
+            train_rival(place, arrays, config["run"])
+            tune.report({"done": 1})
+
+        count = Count("rivals' stage 1", len(missing), lambda c: c["run"])
+        for result in tuner(self.workspace.ray, trial, arrays(), missing, count).fit():
+            if result.error is not None:
+                raise WaveError(f"a rival's stage 1 failed: {reason(result.error)}")
+        for method in missing:
+            self.workspace.finish(rival_file(self.workspace, method).parent, keys[method], {"method": method})
+
+    def _distil(self, method: str) -> None:
+        place, own = self.place(method, self.dataset), self.experiments[method]
+        place.workspace.root.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        done = distil.distil(own, self.dataset, place.workspace, self.origin)
+        self.shares[method] = {"share": done["share"], "share_all": done["exchanged"]}
+        kept = {"method": method, "seconds": round(time.perf_counter() - start, 1), **done}
+        note = place.workspace.root / "stage1.json"
+        if not note.is_file() or json.loads(note.read_text()).get("key") != done["key"]:
+            write_text(note, json.dumps(kept, indent=2) + "\n")
+
+    @property
+    def _rivals_settings(self) -> dict[str, Any]:
+        return stage1_settings(self.experiments[""])
+
+    def facts(self, method: str) -> dict[str, Any]:
+        """What every row of a method says of its origin; of a method with a stage 1 also what that costs (image passes,
+        multiply-accumulates with the teacher's) and what it hands on: templates alone (``share``) and with
+        scalers and small tensors (``share_all``), in parts of the ancestor's parameters. Call it after
+        :meth:`prepare`."""
+        known: dict[str, Any] = {"ancestor_dataset": self.dataset.path.name}
+        own = self.experiments.get(method, self.experiments[""])
+        epoch = training_batches(self.dataset, own.data, own.distil.recipe.batch_size, 0).steps_per_epoch
+        if is_ours(method):
+            images, work = stage1_cost(own, self.family, epoch)
+            return {**known, **self.shares[method], "stage1_images": images, "stage1_macs": work}
+        make = BASELINES[method].stage1
+        if make is None:
+            return known
+        images, work = rival_cost(own, self.family, epoch)
+        share = num_parameters(make(self.family)) / self.origin["parameters"]
+        return {**known, "share_all": share, "stage1_images": images, "stage1_macs": work}
+
+
+def tuner(storage: Path, trial: Callable[..., None], arrays: Arrays, configs: Sequence[Any], count: Count) -> Tuner:
+    """One trial a configuration, a CPU each; ``trial`` is called with ``{"run": configuration}`` and the arrays."""
+    return Tuner(
+        tune.with_resources(tune.with_parameters(trial, arrays=arrays), {"cpu": 1}),
+        param_space={"run": tune.grid_search(list(configs))},
+        tune_config=TuneConfig(reuse_actors=True),
+        run_config=RunConfig(
+            name=f"evaluate-{os.getpid()}-{time.time_ns()}",
+            storage_path=str(storage),
+            verbose=0,
+            callbacks=[count],
+        ),
+    )

@@ -1,0 +1,96 @@
+"""What methods start from: templates shared between variants, what rows say of stage 1, and the committed files."""
+
+from pathlib import Path
+
+import pytest
+import timm
+from timm.models.vision_transformer import VisionTransformer
+
+from pipelines import preflight
+from pipelines.config import Data, Experiment, load
+from pipelines.convert import prepared
+from pipelines.evaluate import variants
+from pipelines.stages import Stages
+from pipelines.workspace import Workspace
+from tests.pipelines.support import ROOT
+from wave.errors import WaveError
+from wave.vit import Family
+
+FILE = ROOT / "pipelines/experiments/fashion_mnist.toml"
+OTHER = ROOT / "pipelines/experiments/digits_to_fashion.toml"
+FAMILY = {"embed_dim": 96, "depth": 6, "num_heads": 6, "patch_size": 7, "img_size": 28, "in_chans": 1}
+
+
+@pytest.fixture(scope="module")
+def family() -> Family:
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=10, **FAMILY)
+    assert isinstance(model, VisionTransformer)
+    return Family.of(model)
+
+
+def stages(folder: Path, experiment: Experiment, family: Family) -> Stages:
+    dataset = prepared(Data(path=str(folder / "digits-28"), convert="digits", image_size=28))
+    origin = {"key": "ancestor", "parameters": 678_730}
+    return Stages(variants(experiment), Workspace(folder / "run"), dataset, family, origin)
+
+
+def test_variants_with_equal_templates_share_them(tmp_path: Path, family: Family) -> None:
+    here = stages(tmp_path, load(FILE), family)
+    shared = {m for m, owner in here.owners.items() if owner == "wave_short"}
+    assert shared == {"wave_short", "wave_scalers_trained", "wave_random", "wave_random_trained"}
+    assert all(owner == m for m, owner in here.owners.items() if m not in shared)
+    folders = {m: here.place(m, here.dataset).workspace.templates for m in ("wave", "wave_random", "wave_n8", "dct")}
+    assert folders["wave"] == folders["dct"] == tmp_path / "run/templates"
+    assert folders["wave_random"] == tmp_path / "run/variants/wave_short/templates"
+    assert folders["wave_n8"] == tmp_path / "run/variants/wave_n8/templates"
+
+
+def test_rows_say_what_stage_1_cost(tmp_path: Path, family: Family) -> None:
+    experiment = load(FILE)
+    here = stages(tmp_path, experiment, family)
+    here.shares["wave"] = {"share": 0.1, "share_all": 0.4}
+    ours, tleg = here.facts("wave"), here.facts("tleg")
+    recipe = experiment.distil.recipe
+    assert ours["stage1_images"] == tleg["stage1_images"] == 2 * (recipe.steps or 0) * recipe.batch_size
+    assert ours["ancestor_dataset"] == "digits-28" and ours["share"] == 0.1
+    # all at 96x6: three passes of training and the teacher's one, for each of 2 x 2500 x 64 images
+    assert tleg["stage1_macs"] == pytest.approx(4 * 11_900_000 * 320_000, rel=0.1)
+    assert 0.3 < tleg["share_all"] < 0.5  # two blocks of six, and what is not a block
+    assert here.facts("dct") == {"ancestor_dataset": "digits-28"}
+
+
+@pytest.mark.parametrize("file", [FILE, OTHER])
+def test_every_size_of_every_study_can_be_built(file: Path, family: Family) -> None:
+    preflight.check_comparison(variants(load(file)), family)
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        (
+            "name='wave_x', set=['templates.block=[32, 32]', 'templates.count=4']",
+            "variants: wave_x: distil.sizes: d048-l03: embed_dim=48",
+        ),
+        ("name='wave_x', set=['templates.count=300']", "variants: wave_x: templates: qkv: 300 templates of 16x16"),
+        (
+            "name='wave_x', set=['templates.block=[48, 48]', 'templates.count=4', 'distil.sizes=']",
+            "studies: one: wave_x: d064-l06: embed_dim=64",
+        ),
+    ],
+)
+def test_a_variant_that_cannot_be_built_is_one_line(override: str, text: str, family: Family) -> None:
+    study = '{name="one", methods=["wave_x"], sizes=[{embed_dim=64, depth=6}]}'
+    found = load(FILE, [f"evaluate.variants=[{{{override}}}]", f"evaluate.studies=[{study}]"])
+    with pytest.raises(WaveError, match=text):
+        preflight.check_comparison(variants(found), family)
+
+
+def test_transfer_runs_both_ways_with_the_same_methods_and_sizes() -> None:
+    there, back = load(FILE), load(OTHER)
+    studies = {s.name: s for s in [*there.evaluate.studies, *back.evaluate.studies]}
+    one, other = studies["transfer_digits"], studies["transfer_fashion"]
+    assert one.methods == other.methods == studies["sizes"].methods and one.sizes == other.sizes
+    assert one.data is not None and other.data is not None
+    assert (one.data.path, other.data.path) == (back.data.path, there.data.path)
+    assert there.name != back.name and there.ancestor.model_args == back.ancestor.model_args
+    assert [s.sizes for s in there.evaluate.studies if s.name in ("paid", "direct")].count(studies["paid"].sizes) == 2
