@@ -17,7 +17,7 @@ from typing import Any
 import click
 import ray
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, RayError
 
 from wave.errors import WaveError
 from wave.train import Metrics
@@ -79,6 +79,8 @@ def session(cluster: Cluster) -> Iterator[None]:
         if type(error) is not Exception and not isinstance(error, _REFUSED):
             raise
         text = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, AuthenticationError):
+            text += "; set RAY_AUTH_TOKEN to the cluster's token, or RAY_AUTH_MODE=disabled if it has none"
         raise WaveError(f"cluster.address: no Ray session on {where or 'this machine'}: {text}") from None
     signal.signal(signal.SIGTERM, interrupt)  # after Ray has set its own
     try:

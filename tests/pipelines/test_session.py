@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import AuthenticationError
 
 from pipelines.config import Cluster
 from pipelines.session import session
@@ -27,3 +28,15 @@ def test_only_what_ray_says_becomes_a_line(
         pass
     if expected is WaveError:
         assert str(found.value).endswith("no Ray session on this machine: The current node timed out during startup.")
+
+
+def test_a_refused_token_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(**options: Any) -> None:
+        raise AuthenticationError("no token")
+
+    monkeypatch.setattr(ray, "init", refused)
+    with (
+        pytest.raises(WaveError, match=r"no token.*; set RAY_AUTH_TOKEN .*MODE=disabled if"),
+        session(Cluster()),
+    ):
+        pass
