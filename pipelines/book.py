@@ -24,10 +24,11 @@ class Book:
 
     A cell is in it under the key of every setting that its rows depend on; bits that differ from machine to machine
     are not among them, so committed results hold elsewhere. ``experiments`` are those of our method and its variants,
-    by name; "" is the comparison's own. Raises :class:`WaveError` for a line that is not a result.
+    by name; "" is the comparison's own. Without a store nothing is logged. Raises :class:`WaveError` for a line that is
+    not a result.
     """
 
-    def __init__(self, path: Path, experiments: Mapping[str, Experiment], store: Store) -> None:
+    def __init__(self, path: Path, experiments: Mapping[str, Experiment], store: Store | None = None) -> None:
         self.path, self.experiments, self.store = path, experiments, store
         self.parent: str | None = None
         self.kept: dict[str, list[dict[str, Any]]] = {}
@@ -74,21 +75,22 @@ class Book:
             file.write("".join(json.dumps(row) + "\n" for row in full))
             file.flush()
             os.fsync(file.fileno())
-        self._log(cell, key, full)
+        if self.store is not None:
+            self._log(self.store, cell, key, full)
 
-    def _log(self, cell: Cell, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _log(self, store: Store, cell: Cell, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
         name, own = f"{self.experiments[''].name}-comparison", self.experiments[""]
         if self.parent is None:
             batch = key_of("comparison", own.name, own.seed)
-            self.parent = runs.batch_run(self.store, batch, name, {"name": own.name}, {})
+            self.parent = runs.batch_run(store, batch, name, {"name": own.name}, {})
         metrics = {f"accuracy_{row['steps']}": float(row["accuracy"]) for row in rows}
         metrics["seconds"] = float(rows[-1]["seconds"])
         params = {k: v for k, v in asdict(cell).items() if k != "steps"}
-        runs.size_run(self.store, self.parent, key, str(cell), params, metrics, {"kind": "cell"})
+        runs.size_run(store, self.parent, key, str(cell), params, metrics, {"kind": "cell"})
 
     def close(self, status: runs.Status) -> None:
         """End the comparison's MLflow run, if there is one."""
-        if self.parent is not None:
+        if self.store is not None and self.parent is not None:
             runs.end_batch(self.store, self.parent, status)
 
     def rows(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:

@@ -142,9 +142,16 @@ def data(kind: Kind, places: tuple[str, ...], image_size: int | None, statistics
 
 @main.command()
 @click.argument("run", type=click.Path())
-def report(run: str) -> None:
-    """Make a picture and an HTML page of the results in folder RUN (an experiment's output)."""
-    say(str(make_report(run)))
+@_with(SET)
+@click.option("--into", default=None, metavar="FILE.md", help="Put a comparison's tables between its markers there.")
+def report(run: str, overrides: tuple[str, ...], into: str | None) -> None:
+    """Make pictures and an HTML page of the results in folder RUN (an experiment's output).
+
+    Of a comparison too: RUN is the folder that `evaluate` wrote, or the experiment's FILE.toml, whose committed
+    results are enough.
+    """
+    for page in make_report(run, overrides, into):
+        say(str(page))
 
 
 @main.group()

@@ -11,16 +11,16 @@ from ray import tune
 
 from wave.baselines import BASELINES
 from wave.errors import WaveError
-from wave.spec import TargetSpec
 from wave.vit import Family
 
 from . import ancestor, preflight
 from .book import Book
-from .cell import OURS, Cell, run_cell, unreachable
-from .config import Experiment, load, parse
+from .cell import OURS, Cell, run_cell
+from .config import Experiment, load, parse, resolved
 from .config_text import apply_overrides
 from .convert import prepared
 from .data import Dataset, stratified
+from .grid import Grid
 from .images import resized
 from .initialise import reason
 from .progress import Count
@@ -31,7 +31,10 @@ from .stages import Stages, tuner
 from .store import open_store
 from .studies import Study
 from .trial import Arrays
-from .workspace import Workspace
+from .workspace import Workspace, write_text
+
+SETTINGS = "comparison.toml"
+"""The resolved settings of a comparison, in its output folder."""
 
 
 def evaluate(file: str, overrides: Sequence[str]) -> int:
@@ -52,6 +55,7 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
         family = Family.of(found.model)
         preflight.check_machine(experiment, family)
         preflight.check_comparison(experiments, family)
+        write_text(workspace.root / SETTINGS, resolved(experiment))
         store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
         held.enter_context(session(experiment.cluster))
         origin = ancestor.obtain(experiment, dataset, workspace, found)
@@ -103,26 +107,15 @@ class Comparison:
 
     def run(self, study: Study, dataset: Dataset) -> dict[str, str]:
         """All cells of a study, its table printed; returns why cells failed."""
-        sizes = [TargetSpec(size.embed_dim, size.depth) for size in study.sizes]
-        reach = {m: [unreachable(m, self.family.size, s) for s in sizes] for m in study.methods}
-        reached = {m: [s for s, why in zip(sizes, reach[m], strict=True) if why is None] for m in study.methods}
-        rates = study.learning_rates or self.experiment.evaluate.learning_rates
+        rates, transfer = self.experiment.evaluate.learning_rates, dataset is not self.dataset
+        grid = Grid(study, self.family.size, rates, dataset.path.name, transfer)
         failed: dict[str, str] = {}
-
-        def cell(method: str, size: TargetSpec, seed: int, lr: float, held_out: bool = False) -> Cell:
-            transfer = dataset is not self.dataset
-            name = dataset.path.name
-            return Cell(method, size.embed_dim, size.depth, seed, lr, tuple(study.steps), name, transfer, held_out)
-
-        trials = {m: [cell(m, s[0], study.seeds[0], lr, True) for lr in rates] for m, s in reached.items() if s}
-        if len(rates) > 1:
-            failed |= self._fan_out(study, dataset, [c for cs in trials.values() for c in cs])
-        best = {m: self.book.best_rate(candidates) or rates[0] for m, candidates in trials.items()}
-        # Seeds outermost: an interrupted comparison has every method and size once before any of them twice.
-        cells = [cell(m, s, seed, best[m]) for seed in study.seeds for m in best for s in reached[m]]
+        if len(grid.rates) > 1:
+            failed |= self._fan_out(study, dataset, [c for cells in grid.trials().values() for c in cells])
+        cells = grid.cells(grid.best(self.book))
         failed |= self._fan_out(study, dataset, cells)
         say(f"study {study.name}, data {dataset.path.name}:")
-        show_cells(self.book.rows(cells), reach, sizes)
+        show_cells(self.book.rows(cells), grid.reach, grid.sizes)
         return failed
 
     def _fan_out(self, study: Study, dataset: Dataset, cells: list[Cell]) -> dict[str, str]:

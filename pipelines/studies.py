@@ -46,10 +46,19 @@ class Study(Section):
     data: Data | None = None
 
     def smaller(self) -> "Study":
-        """The same methods at the first and the last size, one seed, one rate, :data:`SMOKE_STEPS` steps."""
+        """The same methods at the first and the last size, one seed, one rate, :data:`SMOKE_STEPS` steps; of
+        variants of ours the first two and the last, since each may have a stage 1 of its own."""
+        variants = [method for method in self.methods if method.startswith("wave_")]
+        methods = [method for method in self.methods if method not in variants[2:-1]]
         ends = [*self.sizes[:1], *self.sizes[1:][-1:]]
         rates = self.learning_rates and self.learning_rates[:1]
-        few = {"sizes": ends, "seeds": self.seeds[:1], "steps": [SMOKE_STEPS], "learning_rates": rates}
+        few = {
+            "methods": methods,
+            "sizes": ends,
+            "seeds": self.seeds[:1],
+            "steps": [SMOKE_STEPS],
+            "learning_rates": rates,
+        }
         return self.model_copy(update=few)
 
 

@@ -82,6 +82,15 @@ def test_only_missing_cells_are_done_again(folder: Path) -> None:
     assert again.keys() == first.keys() and len(rows(folder)) == len(before)
 
 
+def test_the_report_is_made_from_the_folder(folder: Path) -> None:
+    done = command(folder, "report", "runs/fashion-mnist-smoke")
+    assert done.returncode == 0, done.stderr
+    page = folder / "runs/fashion-mnist-smoke/report/comparison.html"
+    assert str(page) in done.stdout and "Missing:" not in page.read_text()
+    pictures = {path.stem for path in page.parent.glob("*.png")}
+    assert pictures == {"ablations", "cost", "curves", "layers", "share", "templates"}
+
+
 def test_plan_names_every_size_and_the_minutes(folder: Path) -> None:
     done = command(folder, "plan", FILE, *(f"--set={o}" for o in SMALL))
     assert done.returncode == 0, done.stderr

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 
 from wave.errors import WaveError
 
-from .results import COLUMNS
-from .workspace import write_text
+from ..results import COLUMNS
+from ..workspace import write_text
 
 SERIES = (
     ("accuracy_before", "initialised, no training", "o", "tab:blue"),
@@ -26,7 +26,7 @@ SERIES = (
 )
 
 
-def report(folder: str) -> Path:
+def run_page(folder: str) -> Path:
     """Write ``report.html`` and ``report.png`` into a run's folder and return the page's path.
 
     Raises :class:`WaveError` when the folder holds no results.

@@ -1,0 +1,124 @@
+"""A comparison's report: all tables and figures from raw rows, as one page, pictures, and Markdown."""
+
+from pathlib import Path
+
+from wave.storage import Templates
+
+from ..config import Experiment
+from ..workspace import write_text
+from .cost import against_direct, cost_table, costs
+from .figures import ablation_figure, cost_figure, curves, png, share_figure
+from .page import Part, markdown, page, replace_between
+from .rows import Evidence, Found
+from .structure import layers_figure, template_figure
+from .tables import study_tables
+from .verdict import RULE, losses, verdict_table, verdicts
+
+SHOWN = 5
+"""Sizes whose layers are drawn beside the ancestor's."""
+
+
+def compare(experiment: Experiment, into: str | None = None) -> Path:
+    """Write ``report/`` in the experiment's output folder: ``comparison.html``, a PNG a figure, ``tables.md``; put the
+    tables between the markers of the Markdown file ``into``. Returns the page's path; raises :class:`WaveError`."""
+    evidence = Evidence(experiment)
+    studies = [_study(found, changes(evidence)) for found in evidence.studies]
+    parts = [_direct(evidence), *studies, _structure(evidence)]
+    parts = [_summary(evidence), *(part for part in parts if part is not None)]
+    text = markdown(experiment.name, parts)
+    if into is not None:
+        replace_between(Path(into), experiment.name, text)
+    folder = evidence.workspace.root / "report"
+    pictures = {name: png(figure) for part in parts for name, _, figure in part.figures}
+    write_text(folder / "tables.md", text)
+    for name, data in pictures.items():
+        (folder / f"{name}.png").write_bytes(data)
+    write_text(folder / "comparison.html", page(f"{experiment.name}: the comparison", parts, pictures))
+    return folder / "comparison.html"
+
+
+def _summary(evidence: Evidence) -> Part:
+    """What was measured, what is missing, and ours against every rival."""
+    part = Part("Summary")
+    dates = sorted({str(row.get("date", "unknown")) for row in evidence.rows})
+    machines = sorted({str(row.get("machine", "unknown")) for row in evidence.rows})
+    source = evidence.source
+    name = evidence.experiment.name
+    part.text += [
+        f"Settings of {name}, by python -m pipelines evaluate; {dates[0]} to {dates[-1]}; {', '.join(machines)}.",
+        f"The ancestor is {source.embed_dim} wide and {source.depth} deep; sizes are width x depth. Accuracy on the "
+        "test set in per cent, ± one standard deviation over seeds; the best of a column is bold; learning rates were "
+        "chosen on held-out training images.",
+    ]
+    for found in evidence.studies:
+        if gap := missing(found):
+            part.text.append(f"Missing: {gap} of the cells of study {found.study.name} have not been run.")
+    if evidence.others:
+        part.text.append(f"{evidence.others} cells in {evidence.path.name} belong to other settings and are not shown.")
+    return part
+
+
+def missing(found: Found) -> int:
+    """Cells of a study that are not there: method, size and seed."""
+    wanted = sum(len(found.grid.reached(m)) for m in found.study.methods) * len(found.study.seeds)
+    return wanted - len({(r["method"], r["embed_dim"], r["depth"], r["seed"]) for r in found.rows})
+
+
+def changes(evidence: Evidence) -> dict[str, str]:
+    """What each variant changes beyond the settings that all of them share."""
+    sets = {v.name: v.set for v in evidence.experiment.evaluate.variants}
+    shared = set.intersection(*map(set, sets.values())) if sets else set[str]()
+    return {name: ", ".join(s for s in entries if s not in shared) for name, entries in sets.items()}
+
+
+def _study(found: Found, changed: dict[str, str]) -> Part | None:
+    if not found.rows:
+        return None
+    where = f", on {found.grid.dataset}" if found.grid.transfer else ""
+    part = Part(f"Study {found.study.name}{where}")
+    if found.grid.transfer:
+        part.text.append("Other data than the ancestor's; every method starts with a classifier drawn at random.")
+    shared = any("share" in row for row in found.rows) and len(found.study.methods) > 1
+    variants = any(method.startswith("wave_") for method in found.study.methods)
+    if shared and variants:
+        part.add("share", "Accuracy against the share of the ancestor's parameters", share_figure(found))
+        part.add("ablations", "One setting changed at a time", ablation_figure(found, changed))
+    if judged := [v for v in verdicts(found) if v.won or v.level or v.lost]:
+        part.tables.append(verdict_table(found, judged))
+        part.text.append(RULE)
+        part.lists = losses(judged) or ["nowhere in this study"]
+    part.tables += study_tables(found)
+    return part
+
+
+def _direct(evidence: Evidence) -> Part | None:
+    """Against direct training: few steps against many, cost, curves."""
+    part = Part("Against direct training")
+    table, found = against_direct(evidence), costs(evidence)
+    if table is not None:
+        part.tables.append(table)
+    if found:
+        part.tables.append(cost_table(found))
+        part.add("cost", "Total cost against the number of sizes", cost_figure(found))
+    elif table is not None:
+        part.text.append("The cost of stage 1 is in no row; without it there is no break-even point to show.")
+    part.add("curves", "Training curves", curves(evidence))
+    return part if part.tables or part.figures else None
+
+
+def _structure(evidence: Evidence) -> Part | None:
+    """From the run's folder, where it is."""
+    workspace = evidence.workspace
+    if not (workspace.templates / "templates.json").is_file() or not (workspace.ancestor / "config.json").is_file():
+        return None
+    templates = Templates.load(workspace.templates)
+    sizes = [s for s in evidence.studies[0].grid.sizes if s != evidence.source][:SHOWN]
+    part = Part("Structure")
+    part.add("templates", "The templates", template_figure(templates))
+    part.text.append(
+        "Layers: the first principal component of each layer's weights, the ancestor's scaled to [-1, 1]. Models of "
+        "its width are projected on its component and share its scale; others have their own, its sign following the "
+        "ancestor's. Sizes are as the templates give them, with no training."
+    )
+    part.add("layers", "Layers after PCA against their position", layers_figure(workspace, templates, sizes))
+    return part

@@ -1,0 +1,156 @@
+"""Total cost against the number of sizes: ours with its stage 1, direct training, and a rival without a stage 1."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from wave.spec import TargetSpec
+from wave.vit import Family
+
+from .. import ancestor
+from ..cell import OURS
+from ..cost import BACKWARD, stage1_cost
+from .rows import Evidence, Found, Row
+from .tables import Table, Text
+
+DIRECT = "timm_default"
+Unit = Literal["images", "macs"]
+UNITS: dict[Unit, str] = {"images": "image passes", "macs": "multiply-accumulates"}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What ``sizes`` cost in one unit: a fixed part and a part a size, ours and direct training."""
+
+    unit: Unit
+    sizes: Sequence[TargetSpec]
+    steps: tuple[int, int]
+    stage1: float
+    ours: Sequence[float]
+    direct: Sequence[float]
+    ancestor: float | None
+
+    def break_even(self, with_ancestor: bool = False) -> int | None:
+        """The least number of average sizes from which ours is cheaper; None if it never is."""
+        saved = (sum(self.direct) - sum(self.ours)) / len(self.sizes)
+        fixed = self.stage1 + (self.ancestor or 0.0 if with_ancestor else 0.0)
+        return math.floor(fixed / saved) + 1 if saved > 0 else None
+
+
+def costs(evidence: Evidence) -> list[Cost]:
+    """In image passes and in multiply-accumulates; empty where ours, direct training or stage 1 was not measured."""
+    pair = paired(evidence)
+    fixed = _stage1(evidence)
+    if pair is None or fixed is None:
+        return []
+    (ours, first), (direct, second), sizes = pair
+    result: list[Cost] = []
+    for unit in UNITS:
+        mine = [float(row_at(ours, OURS, s, first)[unit]) for s in sizes]
+        theirs = [float(row_at(direct, DIRECT, s, second)[unit]) for s in sizes]
+        own = _ancestor(evidence, unit)
+        result.append(Cost(unit, sizes, (first, second), fixed[unit], mine, theirs, own))
+    return result
+
+
+def paired(evidence: Evidence) -> tuple[tuple[Found, int], tuple[Found, int], list[TargetSpec]] | None:
+    """The study of ours alone and that of direct training alone, each with its most steps, and the sizes that were
+    measured in both."""
+    mine, direct = evidence.only(OURS), evidence.only(DIRECT)
+    if not mine or not direct:
+        return None
+    ours, theirs = mine[0], max(direct, key=lambda f: (max(f.steps), len(f.grid.sizes)))
+    first, second = max(ours.steps), max(theirs.steps)
+    sizes = [s for s in ours.grid.sizes if ours.score(OURS, s, first) is not None and theirs.score(DIRECT, s, second)]
+    return ((ours, first), (theirs, second), sizes) if sizes else None
+
+
+def row_at(found: Found, method: str, size: TargetSpec, steps: int) -> Row:
+    """The first seed's row."""
+    return next(r for r in found.of(method, size) if r["steps"] == steps)
+
+
+def _stage1(evidence: Evidence) -> dict[Unit, float] | None:
+    """As a row of ours says; else computed from the run's ancestor, if it is there."""
+    for row in evidence.rows:
+        if row["method"] == OURS and "stage1_images" in row:
+            return {"images": row["stage1_images"], "macs": row["stage1_macs"]}
+    if evidence.experiment.distil.recipe.steps is None or not (evidence.workspace.ancestor / "config.json").is_file():
+        return None
+    family = Family.of(ancestor.load(evidence.workspace.ancestor)[0])
+    images, work = stage1_cost(evidence.experiment, family, 1)
+    return {"images": images, "macs": work}
+
+
+def _ancestor(evidence: Evidence, unit: Unit) -> float | None:
+    """Training the ancestor: its images, and what one image costs by any row of its size."""
+    recipe, source = evidence.experiment.ancestor.recipe, evidence.source
+    if recipe is None or recipe.steps is None:
+        return None
+    images = recipe.steps * recipe.batch_size
+    if unit == "images":
+        return float(images)
+    for row in evidence.rows:
+        if (row["embed_dim"], row["depth"]) == (source.embed_dim, source.depth) and row["images"]:
+            return images * row["macs"] / row["images"]
+    return None
+
+
+def cost_table(found: Sequence[Cost]) -> Table:
+    """What n sizes cost, and from which n ours is cheaper."""
+    rows: list[list[Text]] = []
+    for cost in found:
+        n = len(cost.sizes)
+        total = cost.stage1 + sum(cost.ours)
+        even, whole = cost.break_even(), cost.break_even(with_ancestor=True)
+        numbers = [cost.stage1, sum(cost.ours) / n, sum(cost.direct) / n, total, sum(cost.direct)]
+        last = "unknown" if cost.ancestor is None else _n(whole)
+        rows.append([Text(UNITS[cost.unit]), *(Text(_short(x)) for x in numbers), Text(_n(even), True), Text(last)])
+    first, second = found[0].steps
+    n = len(found[0].sizes)
+    note = (
+        f"Training only: a step is {BACKWARD} forward passes, the teacher's in stage 1 are one each. Steps are of one "
+    )
+    note += "size of average cost; the last column counts the ancestor's own training as ours."
+    head = ["", "stage 1", f"{first} steps", f"{second} steps", f"ours, {n} sizes", f"direct, {n} sizes"]
+    head += ["break-even n", "with ancestor"]
+    return Table("Total cost and break-even", head, rows, note)
+
+
+def _short(value: float) -> str:
+    for limit, word in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g} {word}"
+    return f"{value:.3g}"
+
+
+def _n(n: int | None) -> str:
+    return "never" if n is None else str(n)
+
+
+def against_direct(evidence: Evidence) -> Table | None:
+    """Ours after few steps against direct training for many, at every size of both."""
+    pair = paired(evidence)
+    if pair is None:
+        return None
+    (ours, first), (direct, second), _ = pair
+    steps = [s for s in direct.steps if s >= first]
+    rows: list[list[Text]] = []
+    for size in ours.grid.sizes:
+        start, mine = (ours.score(OURS, size, s) for s in (0, first))
+        line = [_text(start), _text(mine)]
+        reached = "missing"
+        for step in steps:
+            theirs = direct.score(DIRECT, size, step)
+            line.append(_text(theirs))
+            if mine and theirs and reached in ("missing", f"not in {second}"):
+                reached = f"by {step}" if theirs.mean >= mine.mean else f"not in {second}"
+        rows.append([Text(f"{size.embed_dim} x {size.depth}"), *line, Text(reached)])
+    head = ["size", "ours at 0", f"ours at {first}", *(f"direct at {s}" for s in steps), "direct reaches ours"]
+    note = f"Direct training is one schedule of {second} steps from {DIRECT}; it was read off at the steps before."
+    return Table(f"{first} steps against {second}", head, rows, note)
+
+
+def _text(score: object) -> Text:
+    return Text("missing", faint=True) if score is None else Text(str(score))

@@ -1,0 +1,187 @@
+"""Figures of a comparison: training curves, total cost, accuracy against the share of parameters, ablations."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+
+from wave.spec import TargetSpec
+
+from ..cell import OURS, is_ours
+from .cost import DIRECT, UNITS, Cost
+from .rows import Evidence, Found
+
+MOST_CURVES = 6
+FLOOR, ENOUGH = 0.5, 0.7
+"""Curves that end above the latter are drawn from the former up, where they differ."""
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file; it is closed."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=110)
+    plt.close(figure)
+    return image.getvalue()
+
+
+def curves(evidence: Evidence) -> Figure | None:
+    """Accuracy against steps at the sizes of the study that trains several methods for longest, direct training beside
+    it; each line is one schedule, read off while it ran."""
+    found = [f for f in evidence.studies if not f.grid.transfer and OURS in f.study.methods and f.rows]
+    several = [f for f in found if len(f.study.methods) > 1]
+    if not several:
+        return None
+    longest = max(several, key=lambda f: max(f.steps))
+    direct = max(evidence.only(DIRECT), key=lambda f: (max(f.steps), len(f.study.seeds)), default=None)
+    sizes = sorted(longest.grid.sizes[:MOST_CURVES], key=lambda s: (s.embed_dim, s.depth))
+    columns = min(3, len(sizes))
+    lines = -(-len(sizes) // columns)
+    figure, panels = plt.subplots(
+        lines, columns, figsize=(4.2 * columns, 3.3 * lines + 0.6), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, size in zip(panels.flat, sizes, strict=False):
+        for index, method in enumerate(longest.study.methods):
+            _curve(axes, longest, method, size, method, f"C{index}", 2.2 if is_ours(method) else 1.2)
+        if direct is not None and size in direct.grid.sizes:
+            _curve(axes, direct, DIRECT, size, f"direct, {DIRECT}", "black", 1.2)
+        axes.set_xscale("function", functions=(lambda x: np.abs(x) ** 0.5, lambda x: x**2))
+        axes.set(title=f"{size.embed_dim} x {size.depth}", xlabel="training steps (square root)", xlim=(0, None))
+        axes.set_xticks(sorted({*longest.steps, *(direct.steps if direct else [])}))
+        axes.tick_params(axis="x", labelrotation=60, labelsize=8)
+        if axes.get_ylim()[1] > ENOUGH:
+            axes.set_ylim(FLOOR, None)
+        axes.grid(alpha=0.3)
+    for axes in list(panels.flat)[len(sizes) :]:
+        axes.set_visible(False)
+    panels[0][0].set_ylabel("test accuracy")
+    handles = {label: h for a in panels.flat for h, label in zip(*a.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def _curve(axes: Axes, found: Found, method: str, size: TargetSpec, label: str, colour: str, width: float) -> None:
+    if method not in found.study.methods:
+        return
+    measured = sorted({row["steps"] for row in found.of(method, size)})
+    scores = [score for s in measured if (score := found.score(method, size, s))]
+    if not scores:
+        return
+    errors = [s.spread for s in scores]
+    values = [s.mean for s in scores]
+    kept = [s for s in measured if found.score(method, size, s)]
+    axes.errorbar(kept, values, errors, label=label, color=colour, linewidth=width, marker=".", capsize=2)
+
+
+def cost_figure(costs: Sequence[Cost]) -> Figure:
+    """Both units side by side, with the point from which ours is cheaper."""
+    figure, panels = plt.subplots(1, len(costs), figsize=(6 * len(costs), 4.4), layout="constrained", squeeze=False)
+    for axes, cost in zip(panels[0], costs, strict=True):
+        n = range(len(cost.sizes) + 1)
+        ours = [sum(cost.ours[:k]) for k in n]
+        first, second = cost.steps
+        axes.plot(n, [sum(cost.direct[:k]) for k in n], color="black", label=f"direct, {second} steps a size")
+        axes.plot(n, [cost.stage1 + x for x in ours], "C0", linewidth=2.2, label=f"ours: stage 1, {first} steps a size")
+        axes.axhline(cost.stage1, color="C0", linestyle=":", label="ours with no training of sizes")
+        if cost.ancestor is not None:
+            whole = [cost.stage1 + cost.ancestor + x for x in ours]
+            axes.plot(n, whole, "C0--", label="ours, and the ancestor's training")
+        axes.plot(n, ours, "C1--", label=f"a rival without stage 1, {first} steps a size")
+        even = cost.break_even()
+        if even is not None and even <= len(cost.sizes):
+            axes.axvline(even, color="grey", linewidth=0.8)
+            axes.text(even + 0.1, 0.6, f"break-even at {even}", transform=axes.get_xaxis_transform(), fontsize=9)
+        axes.set(xlabel="number of sizes", ylabel=UNITS[cost.unit], title=f"total {UNITS[cost.unit]}", ylim=(0, None))
+        axes.grid(alpha=0.3)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def share_figure(found: Found) -> Figure | None:
+    """Accuracy, mean over a study's sizes, against the share of the ancestor's parameters that is handed on; weight
+    selection hands on all."""
+    shares: dict[str, tuple[float, float, str]] = {}
+    for row in found.rows:
+        if "share" in row:
+            shares[row["method"]] = (row["share"], row["share_all"], row["method"])
+    if not shares:
+        return None
+    rivals = [m for m in found.study.methods if m.startswith("weight_selection")]
+    figure, panels = plt.subplots(1, len(found.steps), figsize=(6 * len(found.steps), 4.6), layout="constrained")
+    for axes, steps in zip(list(panels), found.steps, strict=True):
+        for family, points in _families(shares).items():
+            known = [(x, wide, y) for m, (x, wide) in points if (y := found.mean(m, steps)) is not None]
+            known.sort()
+            if not known:
+                continue
+            label = f"templates of {family}"
+            (line,) = axes.plot([100 * p[0] for p in known], [p[2] for p in known], "o-", label=label)
+            whole = [100 * p[1] for p in known]
+            axes.plot(whole, [p[2] for p in known], "o:", color=line.get_color(), fillstyle="none")
+        for index, rival in enumerate(rivals):
+            value = found.mean(rival, steps)
+            if value is not None:
+                axes.plot([100], [value], "Dsv"[index % 3], color=f"C{5 + index}", label=f"{rival}: every parameter")
+        when = f"after {steps} steps" if steps else "at step 0"
+        axes.set(xscale="log", xlabel="% of the ancestor's parameters", title=f"{when}, mean of {_sizes(found)}")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.set_xticks([2, 5, 10, 20, 50, 100])
+        axes.grid(alpha=0.3)
+    title = "filled: templates alone; hollow: with scalers and small tensors"
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, title=title)
+    panels[0].set_ylabel("test accuracy")
+    return figure
+
+
+def _families(shares: dict[str, tuple[float, float, str]]) -> dict[str, list[tuple[str, tuple[float, float]]]]:
+    """Variants that differ in the number of templates alone, by block: named ``wave_n..`` and ``wave_b.._n..``; the
+    common reference belongs to the former."""
+    result: dict[str, list[tuple[str, tuple[float, float]]]] = {}
+    for method, (share, whole, _) in shares.items():
+        parts = method.removeprefix(f"{OURS}_").split("_")
+        if parts[-1][:1] == "n" and parts[-1][1:].isdigit():
+            block = parts[0][1:] if len(parts) > 1 else ""
+        elif method == f"{OURS}_short":
+            block = ""
+        else:
+            continue
+        result.setdefault(f"{block}x{block}" if block else "one head", []).append((method, (share, whole)))
+    return result
+
+
+def _sizes(found: Found) -> str:
+    return ", ".join(f"{s.embed_dim} x {s.depth}" for s in found.grid.sizes)
+
+
+def ablation_figure(found: Found, changed: Mapping[str, str]) -> Figure | None:
+    """A bar a variant and number of steps, mean over the study's sizes, in the file's order; ``changed`` says what a
+    variant changes."""
+    methods = [m for m in found.study.methods if any(found.mean(m, s) is not None for s in found.steps)]
+    if not methods:
+        return None
+    figure, axes = plt.subplots(figsize=(11, 0.42 * len(methods) + 1.2), layout="constrained")
+    height = 0.8 / len(found.steps)
+    for index, steps in enumerate(found.steps):
+        known = [(place, value) for place, m in enumerate(methods) if (value := found.mean(m, steps)) is not None]
+        places = [place + (index - (len(found.steps) - 1) / 2) * height for place, _ in known]
+        bars = axes.barh(places, [v for _, v in known], height, label=f"after {steps} steps" if steps else "at step 0")
+        axes.bar_label(bars, [f"{100 * v:.1f}" for _, v in known], fontsize=8, padding=2)
+    labels = [f"{m}: {short}" if (short := _short(changed.get(m, ""))) else m for m in methods]
+    axes.set_yticks(range(len(methods)), labels)
+    axes.set(xlabel=f"test accuracy, mean of {_sizes(found)}", xlim=(0, 1), ylim=(len(methods) - 0.4, -0.6))
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
+    return figure
+
+
+def _short(text: str) -> str:
+    """Settings without the sections that they are in."""
+    text = re.sub(r"\b(templates|distil|initialise|evaluate|recipe)\.", "", text)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,113 @@
+"""A comparison's rows read back: study by study, what every method reached at every size, and what is missing."""
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wave.baselines import BASELINES
+from wave.errors import WaveError
+from wave.spec import TargetSpec
+from wave.vit import Family
+
+from .. import ancestor
+from ..book import Book
+from ..config import Experiment
+from ..evaluate import results_path, variants
+from ..grid import Grid
+from ..studies import Study
+from ..workspace import Workspace, absolute
+
+Row = dict[str, Any]
+
+
+class Score(NamedTuple):
+    """Accuracy over seeds: mean, standard deviation (0 of one seed), seeds."""
+
+    mean: float
+    spread: float
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.1f}" + (f" ±{100 * self.spread:.1f}" if self.seeds > 1 else "")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One study and its rows, those of held-out images not among them."""
+
+    study: Study
+    grid: Grid
+    rows: list[Row]
+
+    @property
+    def steps(self) -> list[int]:
+        return [0, *sorted(self.study.steps)]
+
+    def score(self, method: str, size: TargetSpec, steps: int) -> Score | None:
+        """None where nothing is kept."""
+        here = [r["accuracy"] for r in self.of(method, size) if r["steps"] == steps]
+        spread = statistics.stdev(here) if len(here) > 1 else 0.0
+        return Score(statistics.mean(here), spread, len(here)) if here else None
+
+    def of(self, method: str, size: TargetSpec) -> list[Row]:
+        """All rows of a method at a size."""
+        key = (method, size.embed_dim, size.depth)
+        return [r for r in self.rows if (r["method"], r["embed_dim"], r["depth"]) == key]
+
+    def absent(self, method: str, size: TargetSpec, steps: int) -> str:
+        """Why there is no score: what the method cannot, or that the cell was not run."""
+        why = self.grid.reach[method][self.grid.sizes.index(size)]
+        spent = BASELINES[method].steps if method in BASELINES else 0
+        spent = min((row["steps"] for row in self.of(method, size)), default=spent)
+        return f"cannot: {why}" if why else f"starts at {spent}" if spent > steps else "missing"
+
+    def mean(self, method: str, steps: int) -> float | None:
+        """Over all sizes; None unless every one is there."""
+        scores = [self.score(method, size, steps) for size in self.grid.sizes]
+        known = [score.mean for score in scores if score is not None]
+        return statistics.mean(known) if known and len(known) == len(scores) else None
+
+
+class Evidence:
+    """Every study of an experiment with its rows. Raises :class:`WaveError` where there are none."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.workspace = Workspace(absolute(experiment.output, "output"))
+        self.path = results_path(experiment, self.workspace)
+        rules = experiment.evaluate
+        if not rules.studies:
+            raise WaveError(f"{experiment.name} has no [[evaluate.studies]] to report on")
+        if not self.path.is_file():
+            raise WaveError(f"{self.path}: no such file; run: python -m pipelines evaluate")
+        book = Book(self.path, variants(experiment))
+        self.source = self._source()
+        own = Path(experiment.data.path).name
+        self.studies: list[Found] = []
+        for study in rules.studies:
+            name = Path(study.data.path).name if study.data else own
+            grid = Grid(study, self.source, rules.learning_rates, name, study.data is not None)
+            self.studies.append(Found(study, grid, book.rows(grid.cells(grid.best(book)))))
+        self.rows = [row for found in self.studies for row in found.rows]
+        if not self.rows:
+            raise WaveError(f"{self.path} holds no row made by the settings of {experiment.name}; run evaluate again")
+        self.others = len(book.kept) - len(self._known(book))
+
+    def _known(self, book: Book) -> set[str]:
+        grids = [found.grid for found in self.studies]
+        trials = [cell for grid in grids for cells in grid.trials().values() for cell in cells]
+        cells = [cell for grid in grids for cell in grid.cells(grid.best(book))]
+        return {book.key(cell) for cell in [*trials, *cells]} & book.kept.keys()
+
+    def _source(self) -> TargetSpec:
+        """The ancestor's size: as the settings say, else as the workspace holds it."""
+        named = self.experiment.ancestor.model_args
+        width, depth = named.get("embed_dim"), named.get("depth")
+        if isinstance(width, int) and isinstance(depth, int):
+            return TargetSpec(width, depth)
+        return Family.of(ancestor.load(self.workspace.ancestor)[0]).size
+
+    def only(self, *methods: str) -> list[Found]:
+        """The studies of exactly these methods on the ancestor's data."""
+        return [f for f in self.studies if f.study.methods == list(methods) and not f.grid.transfer]

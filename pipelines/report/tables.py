@@ -1,0 +1,100 @@
+"""Table: rows of text with the best in bold, as Markdown and as HTML; and the tables of one study."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from wave.spec import TargetSpec
+
+from .rows import Found, Score
+
+
+class Text(NamedTuple):
+    """One cell of a table."""
+
+    text: str
+    bold: bool = False
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, a head and rows whose first cell names them."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Text]]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """GitHub's kind of table under a heading."""
+        lines = [f"#### {self.title}", "", *([self.note, ""] if self.note else [])]
+        lines += [_line(self.head), "| --- |" + " ---: |" * (len(self.head) - 1)]
+        lines += [_line([f"**{cell.text}**" if cell.bold else cell.text for cell in row]) for row in self.rows]
+        return "\n".join(lines) + "\n"
+
+    def html(self) -> str:
+        """A table element with its heading."""
+        head = "".join(f"<th>{html.escape(text)}</th>" for text in self.head)
+        body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in self.rows)
+        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        table = f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+        return f"<h4>{html.escape(self.title)}</h4>{note}{table}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(cell: Text) -> str:
+    kind = ' class="best"' if cell.bold else ' class="faint"' if cell.faint else ""
+    return f"<td{kind}>{html.escape(cell.text)}</td>"
+
+
+def groups(found: Found) -> list[tuple[str, list[TargetSpec]]]:
+    """The sizes of a study that differ from the ancestor in depth, in width, and in both; one group of a few sizes."""
+    source, sizes = found.grid.source, sorted(found.grid.sizes, key=lambda s: (s.embed_dim, s.depth))
+    if len(sizes) <= 5:
+        return [("", sizes)]
+    deep = [s for s in sizes if s.embed_dim == source.embed_dim]
+    wide = [s for s in sizes if s.depth == source.depth]
+    rest = [s for s in sizes if s not in deep and s not in wide]
+    named = [("variable depth", deep), ("variable width", wide), ("both", rest)]
+    return [(name, some) for name, some in named if some]
+
+
+def study_tables(found: Found) -> list[Table]:
+    """Method x size, a table a group of sizes and number of steps."""
+    tables: list[Table] = []
+    for name, sizes in groups(found):
+        for steps in found.steps:
+            after = f"after {steps} steps" if steps else "at step 0, no training"
+            title = f"{found.study.name}{', ' if name else ''}{name}: {after}"
+            tables.append(_scores(title, found, sizes, steps))
+    return tables
+
+
+def _scores(title: str, found: Found, sizes: Sequence[TargetSpec], steps: int) -> Table:
+    best: dict[TargetSpec, str] = {}
+    for size in sizes:
+        scores = [s for m in found.study.methods if (s := found.score(m, size, steps))]
+        if scores:
+            best[size] = _shown(max(scores, key=lambda s: s.mean))
+    rows: list[list[Text]] = []
+    for method in found.study.methods:
+        cells = [Text(method)]
+        for size in sizes:
+            score = found.score(method, size, steps)
+            if score is None:
+                cells.append(Text(found.absent(method, size, steps), faint=True))
+            else:
+                wanted = len(found.study.seeds)
+                few = f" ({score.seeds} of {wanted} seeds)" if score.seeds < wanted else ""
+                cells.append(Text(f"{score}{few}", bold=_shown(score) == best[size]))
+        rows.append(cells)
+    return Table(title, ["method", *(f"{s.embed_dim} x {s.depth}" for s in sizes)], rows)
+
+
+def _shown(score: Score) -> str:
+    return f"{score.mean:.3f}"

@@ -1,0 +1,54 @@
+"""Where we win and lose: every rival against ours, cell by cell, by more than the spread over seeds or not."""
+
+from dataclasses import dataclass, field
+
+from ..cell import OURS, is_ours
+from .rows import Found
+from .tables import Table, Text
+
+RULE = (
+    "A cell is one size after one number of steps; won or lost means that the means differ by more than the larger of "
+    "the two standard deviations over seeds (with one seed: that they differ at all), level that they do not. A "
+    "difference is in points of accuracy."
+)
+
+
+@dataclass
+class Verdict:
+    """Cells of a study won, level and lost against one rival; ``lost`` and ``won`` say which, and by how much."""
+
+    rival: str
+    won: list[str] = field(default_factory=list)
+    level: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+def verdicts(found: Found) -> list[Verdict]:
+    """Of every rival in a study that has ours; a cell counts where both were measured."""
+    if OURS not in found.study.methods:
+        return []
+    result: list[Verdict] = []
+    for rival in (m for m in found.study.methods if not is_ours(m)):
+        verdict = Verdict(rival)
+        for size in found.grid.sizes:
+            for steps in found.steps:
+                ours, theirs = found.score(OURS, size, steps), found.score(rival, size, steps)
+                if ours is None or theirs is None:
+                    continue
+                difference, spread = theirs.mean - ours.mean, max(ours.spread, theirs.spread)
+                text = f"{size.embed_dim} x {size.depth} at {steps} ({100 * difference:+.1f})"
+                level = abs(difference) <= spread + 1e-9
+                (verdict.level if level else verdict.lost if difference > 0 else verdict.won).append(text)
+        result.append(verdict)
+    return result
+
+
+def verdict_table(found: Found, verdicts: list[Verdict]) -> Table:
+    """Counts, a line a rival."""
+    rows = [[Text(v.rival), *(Text(str(len(some))) for some in (v.won, v.level, v.lost))] for v in verdicts]
+    return Table(f"{found.study.name}: ours against each rival", ["rival", "won", "level", "lost"], rows)
+
+
+def losses(verdicts: list[Verdict]) -> list[str]:
+    """A line a rival that is ahead anywhere: where, and by how many points."""
+    return [f"{v.rival}: " + ", ".join(v.lost) for v in verdicts if v.lost]
