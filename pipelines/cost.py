@@ -1,5 +1,6 @@
 """What training costs: image passes, and multiply-accumulates of a size and of stage 1."""
 
+from collections.abc import Mapping
 from functools import cache
 
 from wave.baselines import BASELINES
@@ -40,6 +41,26 @@ def rival_cost(experiment: Experiment, family: Family, steps_per_epoch: int) -> 
     return images, float((BACKWARD + 1) * count_macs(family, family.size) * images)
 
 
+def stages_cost(
+    experiments: Mapping[str, Experiment], family: Family, steps_per_epoch: int
+) -> list[tuple[str, int, float]]:
+    """Name, image passes and multiply-accumulates of the stages 1 that a comparison needs besides ours: one for all
+    variants with the same templates and stage 1, and one a rival that has one. ``experiments`` are by method."""
+    own = experiments[""]
+    methods = dict.fromkeys(method for study in own.evaluate.studies for method in study.methods)
+    seen = [(own.templates, own.distil)]
+    variants: list[tuple[int, float]] = []
+    for method in methods:
+        other = experiments.get(method, own)
+        if (other.templates, other.distil) not in seen:
+            seen.append((other.templates, other.distil))
+            variants.append(stage1_cost(other, family, steps_per_epoch))
+    rivals = [m for m in methods if m in BASELINES and BASELINES[m].stage1 is not None]
+    each = [rival_cost(own, family, steps_per_epoch)] * len(rivals)
+    named = ((f"stage 1 of {len(variants)} variants", variants), (f"stage 1 of {len(rivals)} rivals", each))
+    return [(name, sum(c[0] for c in costs), sum(c[1] for c in costs)) for name, costs in named if costs]
+
+
 def _stage1_images(experiment: Experiment, steps_per_epoch: int) -> int:
     """Images that stage 1 reads, each of them once."""
     recipe = experiment.distil.recipe
@@ -49,8 +70,8 @@ def _stage1_images(experiment: Experiment, steps_per_epoch: int) -> int:
 def comparison_cost(experiment: Experiment, family: Family, test_images: int) -> tuple[int, int, float]:
     """Cells of ``[evaluate]``, their image passes in training, and multiply-accumulates with those of measuring.
 
-    An upper bound: what is already there, and cells that two studies share, are counted too; of variants and rivals
-    with a stage 1 that stage is not.
+    An upper bound: what is already there, and cells that two studies share, are counted too. For stages 1 see
+    :func:`stages_cost`.
     """
     rules = experiment.evaluate
     cells, images, work = 0, 0, 0.0

@@ -13,7 +13,8 @@ from wave.vit import Family
 from . import ancestor, preflight
 from .config import load
 from .convert import prepared
-from .cost import BACKWARD, comparison_cost, count_macs, stage1_cost
+from .cost import BACKWARD, comparison_cost, count_macs, stage1_cost, stages_cost
+from .evaluate import variants
 from .loader import training_batches
 from .results import show_plan
 from .session import say
@@ -53,6 +54,7 @@ def plan(file: str, overrides: Sequence[str]) -> int:
         total = sum(cost[family.resolve(t)] for t in experiment.target_specs())
         stages.append((f"stage 2, {len(rows)} sizes", images * len(rows), float(BACKWARD * total * images)))
     if experiment.evaluate.studies:
+        stages += stages_cost(variants(experiment), family, epoch)
         cells, images, work = comparison_cost(experiment, family, dataset.num_rows("test"))
         stages.append((f"evaluate, {cells} cells", images, work))
     share = spec.num_parameters() / num_parameters(family.create(family.size, device="meta"))

@@ -9,6 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from pipelines import preflight
 from pipelines.config import Data, Experiment, load
 from pipelines.convert import prepared
+from pipelines.cost import stages_cost
 from pipelines.evaluate import variants
 from pipelines.stages import Stages
 from pipelines.workspace import Workspace
@@ -57,6 +58,14 @@ def test_rows_say_what_stage_1_cost(tmp_path: Path, family: Family) -> None:
     assert tleg["stage1_macs"] == pytest.approx(4 * 11_900_000 * 320_000, rel=0.1)
     assert 0.3 < tleg["share_all"] < 0.5  # two blocks of six, and what is not a block
     assert here.facts("dct") == {"ancestor_dataset": "digits-28"}
+
+
+def test_the_stages_of_variants_and_rivals_are_counted_once(family: Family) -> None:
+    (variants_name, images, work), (rivals_name, more, _) = stages_cost(variants(load(FILE)), family, 1)
+    assert (variants_name, rivals_name) == ("stage 1 of 13 variants", "stage 1 of 3 rivals")
+    assert images == 12 * 2 * 500 * 64 + 500 * 64  # wave_one_size reads every batch once
+    assert more == 3 * 2 * 2500 * 64 and work > 0
+    assert stages_cost(variants(load(FILE, ["evaluate.studies=[]"])), family, 1) == []
 
 
 @pytest.mark.parametrize("file", [FILE, OTHER])
