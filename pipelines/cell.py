@@ -24,7 +24,7 @@ from wave.vit import HEADS, Family
 from . import ancestor
 from .config import Experiment, parse
 from .cost import BACKWARD, count_macs
-from .data import open_dataset
+from .data import Dataset, open_dataset
 from .distil import resampling
 from .loader import MemoryBatches, eval_batches
 from .session import use_assigned_cpus
@@ -91,7 +91,7 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
     )
     seen = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     start, total = time.perf_counter(), max(cell.steps)
-    model, spent = _started(experiment, place.workspace, cell, batches, total)
+    model, spent = _started(experiment, place.workspace, dataset, cell, batches, total)
     forward = count_macs(Family.of(model), cell.target)
     left = max(total - spent, 1)
     recipe = Recipe(
@@ -111,7 +111,7 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
 
 
 def _started(
-    experiment: Experiment, workspace: Workspace, cell: Cell, batches: MemoryBatches, total: int
+    experiment: Experiment, workspace: Workspace, dataset: Dataset, cell: Cell, batches: MemoryBatches, total: int
 ) -> tuple[nn.Module, int]:
     """The cell's model before training of all weights, and the steps that making it took."""
     origin, _, _ = ancestor.load(workspace.ancestor)
@@ -119,7 +119,7 @@ def _started(
     fresh = _seeded(cell.seed, lambda: family.create(cell.target))
     if is_ours(cell.method):
         spent = min(experiment.evaluate.scaler_steps, total)
-        model: nn.Module = _ours(experiment, workspace, cell, batches, spent)
+        model: nn.Module = _ours(experiment, workspace, dataset, cell, batches, spent)
     else:
         rival, model = BASELINES[cell.method], family.create(cell.target)
         source: nn.Module = origin
@@ -140,7 +140,9 @@ def _seeded(seed: int, make: Callable[[], nn.Module]) -> nn.Module:
         return make()
 
 
-def _ours(experiment: Experiment, workspace: Workspace, cell: Cell, batches: MemoryBatches, steps: int) -> nn.Module:
+def _ours(
+    experiment: Experiment, workspace: Workspace, dataset: Dataset, cell: Cell, batches: MemoryBatches, steps: int
+) -> nn.Module:
     templates, rules = Templates.load(workspace.templates), experiment.initialise
     model: nn.Module = target_model(
         templates, cell.target, scalers=rules.scalers, options=resampling(experiment), seed=cell.seed
@@ -148,7 +150,6 @@ def _ours(experiment: Experiment, workspace: Workspace, cell: Cell, batches: Mem
     if steps and rules.recipe is not None:
         size = experiment.evaluate.batch_size
         recipe = replace(rules.recipe, steps=steps, epochs=None, batch_size=size, warmup_steps=min(10, steps - 1))
-        dataset = open_dataset(experiment.data.path)
         teacher = ancestor.teacher_of(workspace, dataset) if recipe.kl_weight and not cell.transfer else None
         trainer = Trainer(model, recipe, steps, teacher=teacher, seed=cell.seed)
         for _ in trainer.run(batches):
