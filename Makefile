@@ -44,7 +44,7 @@ lint: $(STAMP)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not chaos and not slow"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not chaos and slow"  # each starts Ray or servers: one at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not chaos and slow"
 
 chaos: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos
