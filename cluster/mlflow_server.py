@@ -44,6 +44,7 @@ def script(values: Values) -> str:
     return f"""#!/bin/sh
 # The MLflow server of {values.name}. Usage: mlflow-server.sh FOLDER [ADDRESS], ADDRESS being this machine's own in the
 # network of the nodes; name it in mlflow.hosts of values.toml as well.
+# Before: pip install -c constraints.txt 'mlflow[auth]'
 set -eu
 folder=${{1:?give the folder of the store}}
 host=${{2:-127.0.0.1}}
