@@ -1,11 +1,16 @@
 """`ray up` files for AWS, GCP and own machines: Ray runs in our image there, with the token that this laptop has."""
 
+from pathlib import Path
 from typing import Any
 
 from .submit import STOP_SECONDS
 from .values import Nodes, Values
 
 _TOKEN = "/home/ray/.ray/auth_token"
+# Where MLflow's client looks for user and password, on this laptop and in the containers.
+_CREDENTIALS = ".mlflow/credentials"
+# NVIDIA's container runtime, which `ray up` picks where it finds a GPU, shows a container only what these name.
+_GPUS = {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
 
 
 def _start(head: bool) -> list[str]:
@@ -18,6 +23,8 @@ def _start(head: bool) -> list[str]:
 
 def _common(values: Values, provider: dict[str, Any]) -> dict[str, Any]:
     variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": _TOKEN, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
+    if any(nodes.gpus for nodes in (values.head, *values.workers.values()) if nodes.max):
+        variables |= _GPUS  # on a machine without GPUs nothing reads them
     path = values.storage.path
     mount = [
         "(command -v mount.nfs4 || (sudo apt-get update && sudo apt-get install -y nfs-common)) > /dev/null",
@@ -39,11 +46,19 @@ def _common(values: Values, provider: dict[str, Any]) -> dict[str, Any]:
             ],
         },
         "initialization_commands": mount if values.storage.nfs else [],
-        # The token goes over SSH into each container; `ray get-auth-token --generate` makes it on this laptop.
-        "file_mounts": {_TOKEN: "~/.ray/auth_token"},
+        "file_mounts": _secrets(),
         "head_start_ray_commands": _start(head=True),
         "worker_start_ray_commands": _start(head=False),
     }
+
+
+def _secrets() -> dict[str, str]:
+    """What goes over SSH into each container: the token, and MLflow's user and password when this laptop has them."""
+    mounts = {_TOKEN: "~/.ray/auth_token"}  # `ray get-auth-token --generate` makes it
+    # `ray up` dies of a file that is not there.
+    if (Path.home() / _CREDENTIALS).is_file():
+        mounts[f"/home/ray/{_CREDENTIALS}"] = f"~/{_CREDENTIALS}"
+    return mounts
 
 
 def _types(values: Values, config: Any) -> dict[str, Any]:

@@ -74,12 +74,12 @@ def closed(schema: Any) -> Any:
 @pytest.mark.parametrize("provider", ["aws", "gcp", "own"])
 @pytest.mark.parametrize("nfs", ["", "fs.example.org:/"])
 def test_ray_up_files(source: Path, provider: str, nfs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(source.parent))
     source.write_text(source.read_text().replace('nfs = ""', f'nfs = "{nfs}"'))
     config = yaml.safe_load(yaml.safe_dump(getattr(machines, provider)(values.load(source))))
     schema = json.loads(Path(ray.autoscaler.__file__).with_name("ray-schema.json").read_text())
     jsonschema.validate(config, closed(schema))
     # Ray's own preparation as well, which `ray up` runs before it calls a provider; it makes absolute paths of mounts.
-    monkeypatch.setenv("HOME", str(source.parent))
     (source.parent / ".ray").mkdir()
     (source.parent / ".ray/auth_token").write_text("token")
     validate_config(prepare_config(config))
@@ -89,6 +89,26 @@ def test_ray_up_files(source: Path, provider: str, nfs: str, monkeypatch: pytest
     assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(config | {"max_worker": 1}, closed(schema))
+
+
+@pytest.mark.parametrize("provider", ["aws", "gcp", "own"])
+def test_containers_get_the_gpus_of_their_machine(source: Path, provider: str) -> None:
+    wanted = {"--env NVIDIA_VISIBLE_DEVICES=all", "--env NVIDIA_DRIVER_CAPABILITIES=compute,utility"}
+    assert wanted <= {*getattr(machines, provider)(values.load(source))["docker"]["run_options"]}
+    source.write_text(source.read_text().replace("gpus = 1", "gpus = 0"))
+    assert not wanted & {*getattr(machines, provider)(values.load(source))["docker"]["run_options"]}
+
+
+def test_nodes_get_the_credentials_for_mlflow_that_the_laptop_has(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    token = {"/home/ray/.ray/auth_token": "~/.ray/auth_token"}
+    assert machines.aws(values.load(source))["file_mounts"] == token
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow/credentials").write_text("[mlflow]\n")
+    credentials = {"/home/ray/.mlflow/credentials": "~/.mlflow/credentials"}
+    assert machines.aws(values.load(source))["file_mounts"] == token | credentials
 
 
 def test_the_image_pins_what_the_project_allows(source: Path) -> None:
