@@ -103,19 +103,26 @@ class Jobs:
     ) -> tuple[str, str]:
         """Start `run`, or attach to its job under way: the submission id and how ("new", "again", "attached").
 
-        Raises ClusterError when another run writes to the same `output` now.
+        Raises ClusterError when another run now writes to the same `output` or registers models under the same `name`.
         """
         deadline, collisions = time.monotonic() + START_SECONDS, 0
         while collisions < 5:
             jobs = [job for job in self.list() if job.metadata]
             tries = [job for job in jobs if job.metadata and job.metadata.get(RUN_KEY) == run]
             for job in jobs:
-                if job.metadata and not job.status.is_terminal() and job.metadata.get(OUTPUT_KEY) == output:
-                    if job in tries:
-                        return str(job.submission_id), "attached"
+                if not job.metadata or job.status.is_terminal():
+                    continue
+                if job in tries:
+                    return str(job.submission_id), "attached"
+                if job.metadata.get(OUTPUT_KEY) == output:
                     raise ClusterError(
                         f"job {job.submission_id} with other settings writes to {output} now; stop it, "
                         "or give this run another name or output"
+                    )
+                if job.metadata.get(NAME_KEY) == name:
+                    raise ClusterError(
+                        f"job {job.submission_id} with other settings registers models of the name {name} now; "
+                        "stop it, or give this run another name"
                     )
             number = max(map(attempt, tries), default=0) + 1
             submission = run if number == 1 else f"{run}-{number}"
@@ -147,16 +154,16 @@ class Jobs:
 
     def follow(self, submission: str) -> JobDetails:
         """Print the job's log as it grows and return the ended job; a lost connection is taken up again."""
-        printed, failures = 0, 0
+        self._printed, failures = 0, 0
         while True:
+            before = self._printed
             try:
-                printed, before = asyncio.run(self._tail(submission, printed)), printed
-                failures = 0 if printed > before else failures
+                asyncio.run(self._tail(submission))
             except (RuntimeError, aiohttp.ClientError, ConnectionError):
                 failures += 1
+            failures = 0 if self._printed > before else failures
             if (job := self._still(submission, failures)) and job.status.is_terminal():
-                rest = self.logs(submission)[printed:]
-                _show(rest)
+                _show(self.logs(submission)[self._printed :])
                 return job
             time.sleep(min(5.0, 0.5 + failures))
 
@@ -168,12 +175,14 @@ class Jobs:
                 raise
             return None
 
-    async def _tail(self, submission: str, skip: int) -> int:
+    async def _tail(self, submission: str) -> None:
+        """Print what has not been printed yet; a new connection begins at the log's first line again."""
         seen = 0
         async for chunk in self._client.tail_job_logs(submission):
-            _show(chunk[max(0, skip - seen) :])
             seen += len(chunk)
-        return max(seen, skip)
+            if seen > self._printed:
+                _show(chunk[self._printed - seen :])
+                self._printed = seen
 
     def stop(self, submission: str, seconds: float = 90.0) -> JobDetails:
         """Ask the job to end and wait for it, at most `seconds`; a job that has ended stays as it is."""

@@ -105,7 +105,8 @@ def ray_job(values: Values, root: Path) -> dict[str, Any]:
     """One run, of a file below `root`, with a cluster of its own; a retry is a new cluster that continues the run."""
     wanted = run.load(root / values.run, tuple(values.set))
     # No shell syntax beside quotes: KubeRay splits this text and joins it again.
-    command = run.command(f"{CODE}/{values.run}", wanted, values.storage.path, mlflow_server.uri(values))
+    tracking = run.tracking(wanted, mlflow_server.uri(values), "")
+    command = run.command(f"{CODE}/{values.run}", wanted, values.storage.path, tracking)
     spec = {
         "entrypoint": command,
         "submissionMode": "K8sJobMode",

@@ -142,14 +142,16 @@ def tracking(run: Run, given: str, local: str) -> str:
         raise ClusterError(
             "this cluster's MLflow server is not known: give --mlflow http://HOST:PORT or set MLFLOW_TRACKING_URI"
         )
+    own = run.get("mlflow.tracking_uri")
+    for address in (uri, own if isinstance(own, str) else ""):
+        if "@" in urlsplit(address).netloc:
+            raise ClusterError(
+                "the MLflow address holds a password, which the job's command line would show; "
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment of the nodes"
+            )
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https"):
         raise ClusterError(
             f"MLflow at {uri.partition(':')[0]}: is not a server, and nodes cannot share it; give --mlflow http://HOST:PORT"
-        )
-    if parts.username or parts.password:
-        raise ClusterError(
-            "the MLflow address holds a password, which the job's command line would show; "
-            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment of the nodes"
         )
     return uri

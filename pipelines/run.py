@@ -18,7 +18,7 @@ from .data import Dataset
 from .initialise import git_commit, initialise
 from .runs import log_files
 from .session import interrupt, say, session
-from .store import open_store, shown
+from .store import open_store, registering, shown
 from .workspace import Workspace
 
 STAGES = ("data", "ancestor", "distil", "initialise")
@@ -61,7 +61,7 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
         source = preflight.check(experiment, dataset, workspace)
         preflight.check_machine(experiment, Family.of(source.model))
         store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
-        with session(experiment.cluster):
+        with registering(store, experiment.mlflow.registered_model), session(experiment.cluster):
             seconds = Seconds()
             origin = ancestor.obtain(experiment, dataset, workspace, source)
             seconds.end("ancestor")

@@ -22,6 +22,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from wave.errors import WaveError
 
+from .workspace import exclusive
+
 PROBE_SECONDS = 8.0
 """How long opening waits for a server's answer or a database's lock; afterwards MLflow's own retries (minutes) hold."""
 
@@ -231,3 +233,18 @@ def _experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> st
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return found.experiment_id
+
+
+@contextmanager
+def registering(store: Store, registered_model: str) -> Iterator[None]:
+    """One run at a time gives a SQLite store new versions of a model; raises :class:`WaveError` for a second one.
+
+    A server's store has no place for such a lock: there ``cluster submit`` refuses a second job of a name.
+    """
+    path = make_url(store.tracking_uri).database if store.tracking_uri.startswith("sqlite:") else None
+    if not path or path == ":memory:":
+        yield
+        return
+    lock = Path(path).with_name(f".{Path(path).name}.{registered_model}.lock")
+    with exclusive(lock, f"registers {registered_model} in {path}; wait for it, or set another name"):
+        yield

@@ -35,6 +35,8 @@ from .store import Store
 from .workspace import Workspace
 
 Arrays = dict[str, NDArray[Any]]
+SAVE_SECONDS = 15.0
+"""How old a trial's saved state may grow: what a stop or a kill loses at most, and a line of progress."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +153,14 @@ def _train(
     if saved.get("key") == key:
         trainer.load_state_dict(saved["trainer"])
         tell(f"{title}: resumed at step {trainer.step}/{steps}")
+    last = time.monotonic()
     while trainer.step < steps:
         try:
             for metrics in trainer.run(batches, until=trainer.step + every):
                 tell(line(title, metrics))
+                if state is not None and time.monotonic() - last > SAVE_SECONDS:
+                    _save(state, {"key": key, "trainer": trainer.state_dict()})
+                    last = time.monotonic()
         except Diverged:
             if state is not None:
                 state.unlink(missing_ok=True)  # the next try begins anew, not on the way into NaN

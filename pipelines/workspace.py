@@ -39,6 +39,27 @@ def write_text(path: Path, text: str) -> None:
         raise WaveError(f"{path} cannot be written: {error.strerror}") from None
 
 
+@contextlib.contextmanager
+def exclusive(path: Path, doing: str) -> Iterator[None]:
+    """Hold the lock file ``path`` for the block. Raises :class:`WaveError` while another process holds it: that one,
+    the message says, is ``doing`` something. The system lets go of the lock when its process ends, however it ends."""
+    try:
+        opened = path.open("a+")
+    except OSError as error:
+        raise WaveError(f"{path} cannot be written ({error.strerror}); set another output") from None
+    with opened as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise WaveError(f"another run (process {holder}) {doing}") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
 @dataclass(frozen=True)
 class Workspace:
     """Paths of one run: ``ancestor/``, ``templates/``, ``models/<size>/``, each with a record ``<name>.json`` beside
@@ -115,20 +136,5 @@ class Workspace:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """One writer at a time; raises :class:`WaveError` while another process runs in this folder."""
-        try:
-            opened = (self.root / ".lock").open("a+")
-        except OSError as error:
-            raise WaveError(f"{self.root / '.lock'} cannot be written ({error.strerror}); set another output") from None
-        with opened as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise WaveError(
-                    f"another run (process {holder}) is writing to {self.root}; wait for it, or set another output"
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        with exclusive(self.root / ".lock", f"is writing to {self.root}; wait for it, or set another output"):
             yield

@@ -31,6 +31,19 @@ def test_two_runs_of_the_same_name_at_once(reference: Path, tmp_path: Path, tall
     tally("12 second run of the same name", tmp_path, before, reference=reference)
 
 
+def test_one_name_in_two_folders_at_once(reference: Path, tmp_path: Path, tally: Tally) -> None:
+    """The registry is the same, so a second run would take the first one's aliases."""
+    until_stage_2(reference, tmp_path)
+    before = finished(tmp_path)
+    with driver(tmp_path) as one:
+        one.wait_for(r"^stage 2: 4 sizes")
+        with driver(tmp_path, "output=runs/other") as other:
+            assert other.ended() == 2, other.text()
+            assert f"another run (process {one.process.pid}) registers digits in" in other.errors()[0]
+        assert one.ended() == 0, one.text()
+    tally("12 one name in two folders", tmp_path, before, reference=reference)
+
+
 def test_interrupted_five_times(reference: Path, tmp_path: Path, tally: Tally) -> None:
     before: dict[str, int] = {}
     for pattern, number in WHEN:

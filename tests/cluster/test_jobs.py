@@ -1,11 +1,13 @@
 """Attempts and exit codes of jobs, without a cluster."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from ray.job_submission import JobDetails
 
-from cluster.jobs import RUN_KEY, attempt, exit_code
+from cluster.jobs import RUN_KEY, Jobs, attempt, exit_code
+from cluster.target import Target
 
 
 def job(**fields: Any) -> JobDetails:
@@ -23,3 +25,30 @@ def test_the_attempt_stands_in_the_submission_id(name: str, number: int) -> None
 )
 def test_exit_codes(status: str, driver: int | None, code: int) -> None:
     assert exit_code(job(status=status, driver_exit_code=driver)) == code
+
+
+class Breaking:
+    """A client whose first connection to a log of three lines breaks after the second, as a forwarded port does."""
+
+    lines = ("step 0\n", "step 1\n", "step 2\n")
+    connections = 0
+
+    async def tail_job_logs(self, submission: str) -> AsyncIterator[str]:
+        self.connections += 1
+        for number, line in enumerate(self.lines):
+            if self.connections == 1 and number == 2:
+                raise RuntimeError("closed with 1006")
+            yield line
+
+    def get_job_info(self, submission: str) -> JobDetails:
+        return job(submission_id=submission, status="SUCCEEDED" if self.connections == 2 else "RUNNING")
+
+    def get_job_logs(self, submission: str) -> str:
+        return "".join(self.lines)
+
+
+def test_a_lost_connection_prints_no_line_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = Jobs.__new__(Jobs)
+    jobs.target, jobs._client = Target("http://127.0.0.1:8265", ""), Breaking()  # pyright: ignore
+    jobs.follow("x-1a")
+    assert capsys.readouterr().out == "".join(Breaking.lines)

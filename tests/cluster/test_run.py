@@ -105,3 +105,6 @@ def test_the_mlflow_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(ClusterError, match=message) as caught:
             run.tracking(plain, given, "")
         assert "secret" not in str(caught.value)
+    hidden = load(tmp_path, 'name = "x"\n[mlflow]\ntracking_uri = "http://me:secret@h:1"')
+    with pytest.raises(ClusterError, match="holds a password"):  # also where another address wins: it would be sent
+        run.tracking(hidden, "http://flag:1", "")

@@ -1,8 +1,13 @@
 """What stage 2 reads: a subset's images are unchanged beside cached logits, and augmented without them."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
+from pipelines import trial
 from pipelines.config import Experiment, load
 from pipelines.convert import convert
 from pipelines.data import Dataset
@@ -47,3 +52,33 @@ def test_the_key_of_a_size_holds_augmentation_where_it_takes_effect(dataset: Dat
     templates = Templates.of(auxiliary, Family.of(model), exact(), {})
     keys = [_key(experiment(sets, hflip), dataset, templates, TargetSpec(16, 2)) for hflip in (0.0, 0.5)]
     assert (keys[0] != keys[1]) == (sets in AUGMENTED)
+
+
+def test_a_trial_saves_by_the_clock_and_goes_on_from_there(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trial, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(trial, "teller", lambda: print)
+    one = experiment(("initialise.recipe.steps=40", "initialise.recipe.log_every=1", "initialise.subset=64"), hflip=0.0)
+    assert one.initialise.recipe is not None
+    images, labels = dataset.arrays("train", limit=64)
+    arrays = {"train_images": images, "train_labels": labels}
+    batches, steps = _batches(one, dataset, arrays, one.initialise.recipe, 8)
+    state, kept = tmp_path / "state.pt", trial._save
+
+    def killed(path: Path, content: dict[str, Any]) -> None:
+        kept(path, content)
+        if content["trainer"]["step"] == 3:  # of 40: no quarter is done
+            raise KeyboardInterrupt
+
+    def train() -> Any:
+        model = replace(Family.of(tiny()), in_chans=1).create(TargetSpec(16, 1, img_size=8, num_classes=10))
+        return trial._train(model, recipe, batches, steps, None, "d016-l01", state, "key", 0, "cpu")
+
+    recipe = one.initialise.recipe
+    monkeypatch.setattr(trial, "_save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    monkeypatch.setattr(trial, "_save", kept)
+    train()
+    assert "d016-l01: resumed at step 3/40" in capsys.readouterr().out
