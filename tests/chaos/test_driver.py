@@ -2,6 +2,7 @@
 
 import random
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def steps(text: str) -> set[str]:
 
 def test_killed_at_ten_random_moments(reference: Path, tmp_path: Path, tally: Tally) -> None:
     """A moment is a random one of the things that a whole run says, and up to two seconds; in order, so that the
-    run gets on. What is left of the ten when all is done falls into runs that find nothing to do."""
+    run gets on. A run that has come to its end is killed there: every kill hits a living driver."""
     rng = random.Random(0)
     whole = steps(next(reference.glob("*.log")).read_text())
     moments = sorted(rng.sample(range(len(whole)), KILLS))
@@ -35,9 +36,11 @@ def test_killed_at_ten_random_moments(reference: Path, tmp_path: Path, tally: Ta
         with driver(tmp_path) as run:
             while has_said(run) <= moment and run.process.poll() is None and not run.says("^results: "):
                 time.sleep(0.05)
-            time.sleep(rng.uniform(0, 2))
+            wait = time.monotonic() + rng.uniform(0, 2)
+            while time.monotonic() < wait and not run.says("^results: "):
+                time.sleep(0.02)
             run.kill()
-            run.ended()
+            assert run.ended() == -signal.SIGKILL, run.text()
             said |= steps(run.text())
         now = finished(tmp_path)
         assert before.items() <= now.items()

@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C: exit code 130, one line, what is done is kept; and a second run of the same name is refused."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -49,7 +50,10 @@ def test_interrupted_five_times(reference: Path, tmp_path: Path, tally: Tally) -
     for pattern, number in WHEN:
         with driver(tmp_path) as run:
             run.wait_for(pattern)
-            run.kill(number)
+            if number == signal.SIGINT:
+                os.killpg(run.process.pid, number)  # as a terminal does: everything that the run started gets it
+            else:
+                run.kill(number)
             assert run.ended() == 130, (pattern, run.text())
             assert run.says(r"^interrupted; the same command again continues$")
         now = finished(tmp_path)

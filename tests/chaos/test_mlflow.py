@@ -4,10 +4,11 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow.artifacts import download_artifacts
 
 from cluster.local import free_port
 from tests.chaos.conftest import Tally
-from tests.chaos.support import driver, finished, until, until_stage_2
+from tests.chaos.support import SIZES, driver, finished, until, until_stage_2
 from tests.pipelines.test_registry_server import server
 
 SECRET = "kRz7-geheim"
@@ -35,6 +36,10 @@ def test_server_gone_for_30_seconds(reference: Path, tmp_path: Path, tally: Tall
         with server(tmp_path / "server", port):
             assert under_way.ended() == 0, under_way.text()
             tally("6 MLflow server gone for 30 s", tmp_path, before, uri=uri)
+            for name in SIZES:  # the server's copies too
+                wanted = reference / f"runs/digits/models/{name}/model.safetensors"
+                copy = download_artifacts(f"models:/digits@{name}", tracking_uri=uri, registry_uri=uri)
+                assert (Path(copy) / "model.safetensors").read_bytes() == wanted.read_bytes()
     finally:
         run.__exit__(None, None, None)
     holders = [p for p in tmp_path.rglob("*") if p.is_file() and SECRET.encode() in p.read_bytes()]

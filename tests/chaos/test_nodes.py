@@ -11,7 +11,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from tests.chaos.conftest import Tally
-from tests.chaos.support import driver, finished, until
+from tests.chaos.support import driver, finished, until, until_stage_2
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(2400)]
 ENVIRONMENT = {
@@ -34,7 +34,7 @@ def nodes() -> Iterator[tuple[Any, list[Any]]]:
             os.environ.pop(name)
 
 
-def test_nodes_die_under_both_stages(tmp_path: Path, tally: Tally) -> None:
+def test_a_node_dies_under_stage_1(tmp_path: Path, tally: Tally) -> None:
     with nodes() as (cluster, workers):
         settings = ("distil.workers=[1,2]", "distil.recipe.steps=3000", f"cluster.address={cluster.address}")
         with driver(tmp_path, *settings) as run:
@@ -45,13 +45,18 @@ def test_nodes_die_under_both_stages(tmp_path: Path, tally: Tally) -> None:
             run.wait_for(r"^stage 1: resumed at step [1-9]\d*/3000 on 1 workers")
             workers.append(cluster.add_node(num_cpus=1, wait=False))
             run.wait_for(r"^stage 1: resumed at step [1-9]\d*/3000 on 2 workers")
-
-            checkpoints = tmp_path / "runs/digits/checkpoints"
-            until(lambda: any(checkpoints.glob("*.pt")) or run.process.poll() is not None, "a checkpoint of a trial")
-            trained = finished(tmp_path)
-            cluster.remove_node(workers.pop(), allow_graceful=False)
-            cluster.add_node(num_cpus=1, wait=False)
             assert run.ended() == 0, run.text()
-            assert run.says("was cut off")
     tally("3 node killed under stage 1", tmp_path, before)
-    tally("4 node killed under stage 2", tmp_path, trained)
+
+
+def test_a_node_dies_under_stage_2(reference: Path, tmp_path: Path, tally: Tally) -> None:
+    until_stage_2(reference, tmp_path)
+    with nodes() as (cluster, workers), driver(tmp_path, f"cluster.address={cluster.address}") as run:
+        checkpoints = tmp_path / "runs/digits/checkpoints"
+        until(lambda: any(checkpoints.glob("*.pt")) or run.process.poll() is not None, "a checkpoint of a trial")
+        before = finished(tmp_path)
+        cluster.remove_node(workers.pop(), allow_graceful=False)
+        cluster.add_node(num_cpus=1, wait=False)
+        assert run.ended() == 0, run.text()
+        assert run.says("was cut off")
+    tally("4 node killed under stage 2", tmp_path, before, reference=reference)
