@@ -5,6 +5,7 @@ Exit codes: the job's own, 1 for a failed check, 2 for a mistake (one line says 
 
 import logging
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -105,21 +106,23 @@ def submit(
         _console.print(f"upload     {pack.megabytes(job.size)} in {job.files} files")
     _console.print(f"output     {job.output}\ndashboard  {target.address}/#/jobs/{job.id}\nMLflow     {job.mlflow}")
     if follow:
-        _follow(Jobs(target), job.id, address)
+        _follow(Jobs(target), job.id, address, folder)
     else:
-        _console.print(f"follow     {_again('logs', job.id, address)} --follow")
+        _console.print(f"follow     {_again('logs', job.id, address, folder)} --follow")
 
 
-def _again(command: str, job: str, address: str) -> str:
-    return f"python -m cluster {command} {job}" + (f" --address {address}" if address else "")
+def _again(command: str, job: str, address: str, folder: Path) -> str:
+    given = ["--address", address] if address else []
+    given += ["--state", str(folder.absolute())] if folder != state.default_folder() else []
+    return f"python -m cluster {shlex.join([command, job, *given])}"
 
 
-def _follow(jobs: Jobs, job: str, address: str) -> None:
+def _follow(jobs: Jobs, job: str, address: str, folder: Path) -> None:
     try:
         ended = jobs.follow(job)
     except KeyboardInterrupt:
-        click.echo(f"\n{job} goes on. Come back with:  {_again('logs', job, address)} --follow", err=True)
-        click.echo(f"Stop it with:  {_again('stop', job, address)}", err=True)
+        click.echo(f"\n{job} goes on. Come back with:  {_again('logs', job, address, folder)} --follow", err=True)
+        click.echo(f"Stop it with:  {_again('stop', job, address, folder)}", err=True)
         sys.exit(130)
     _console.print(_line(ended))
     sys.exit(exit_code(ended))
@@ -157,7 +160,7 @@ def logs(job: str, follow: bool, address: str, folder: Path) -> None:
     jobs = Jobs(find(address, folder))
     name = str(jobs.find(job).submission_id)
     if follow:
-        _follow(jobs, name, address)
+        _follow(jobs, name, address, folder)
     click.echo(jobs.logs(name), nl=False)
 
 

@@ -43,13 +43,20 @@ def find(address: str, folder: Path) -> Target:
         )
     if "://" not in address:
         address = f"http://{address}"
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not _is_http(address):
         raise ClusterError(f"--address {address} is not that of a Jobs server; it looks like http://HOST:8265")
     if here and _same(address, here):
         token = state.token_file(folder).read_text().strip()
         return Target(here, token, mlflow.url if mlflow and mlflow.alive() else "", local=True)
     return Target(address, _token())
+
+
+def _is_http(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket that nothing closes, or a port that is no number up to 65535
+        return False
 
 
 def _same(one: str, other: str) -> bool:

@@ -5,7 +5,7 @@ import re
 import tomllib
 import typing
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from .errors import ClusterError
@@ -97,6 +97,10 @@ def load(file: Path) -> Values:
         values = _build(Values, tomllib.loads(file.read_text(encoding="utf-8")), str(file), "")
     except OSError as error:
         raise ClusterError(f"{file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ClusterError(
+            f"{file} is not text in UTF-8, as TOML must be: byte {error.start} is no part of it"
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise ClusterError(f"{file} is not TOML: {error}") from error
     for key, name in (
@@ -116,9 +120,35 @@ def load(file: Path) -> Values:
             raise ClusterError(
                 f"{file}: {kind} has min = {nodes.min} and max = {nodes.max}; 0 <= min <= max is the rule"
             )
-    if not values.storage.path.startswith("/"):
-        raise ClusterError(f"{file}: storage.path {values.storage.path!r} must be absolute, the same on every node")
+    _check_texts(values, file)
     return values
+
+
+def _check_texts(values: Values, file: Path) -> None:
+    """Refuse texts that would only fail on the cluster, or that a shell there would read as more than a name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", values.image):
+        raise ClusterError(f"{file}: image {values.image!r:.80} must name an image, as in registry.example.org/wave:1")
+    parts = PurePosixPath(values.run).parts
+    if parts[:1] != ("pipelines",) or ".." in parts or not re.fullmatch(r"[A-Za-z0-9/._-]+\.toml", values.run):
+        raise ClusterError(
+            f"{file}: run {values.run!r:.80} must be a TOML file below pipelines/, the folder that the image has"
+        )
+    sizes = {
+        "shared_memory": values.shared_memory,
+        "storage.size": values.storage.size,
+        "mlflow.size": values.mlflow.size,
+    }
+    sizes |= {"head.memory": values.head.memory} | {f"workers.{k}.memory": n.memory for k, n in values.workers.items()}
+    for key, size in sizes.items():
+        if not re.fullmatch(r"[0-9]+(\.[0-9]+)?([KMGTPE]i|[kMGTPE])?", size):
+            raise ClusterError(f"{file}: {key} {size!r:.80} must be a Kubernetes quantity, as in 32Gi or 500M")
+    path = values.storage.path
+    if not path.startswith("/"):
+        raise ClusterError(f"{file}: storage.path {path!r:.80} must be absolute, the same on every node")
+    if not re.fullmatch(r"[A-Za-z0-9/._-]+", path) or ".." in PurePosixPath(path).parts or not path.strip("/"):
+        raise ClusterError(f"{file}: storage.path {path!r:.80} must be a folder of letters, digits, ., _ and -")
+    if not re.fullmatch(r"[A-Za-z0-9/:._-]*", values.storage.nfs):
+        raise ClusterError(f"{file}: storage.nfs {values.storage.nfs!r:.80} must read HOST:/export, or be empty")
 
 
 def _build(kind: type[T], raw: Any, file: str, where: str) -> T:

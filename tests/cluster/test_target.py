@@ -61,6 +61,9 @@ def test_mistakes(tmp_path: Path) -> None:
         target.find("", tmp_path)
     with pytest.raises(ClusterError, match="not that of a Jobs server"):
         target.find("ray://10.0.0.1:10001", tmp_path)
+    for address in ("http://[::1", "http://h:99999", "h:port", "http:///jobs"):
+        with pytest.raises(ClusterError, match="not that of a Jobs server"):
+            target.find(address, tmp_path)
     (tmp_path / "state.json").write_text("{")
     with pytest.raises(ClusterError, match="cannot be read"):
         target.find("", tmp_path)
