@@ -83,7 +83,6 @@ class Values:
     idle_minutes: int
     kueue_queue: str
     versions: Versions
-    packages: dict[str, str]
     storage: Storage
     mlflow: Mlflow
     head: Nodes
@@ -112,9 +111,9 @@ def load(file: Path) -> Values:
             raise ClusterError(
                 f"{file}: {key} {name!r} must be up to 40 small letters, digits and -, as Kubernetes wants"
             )
-    for package, version in values.packages.items():
-        if not re.fullmatch(r"[0-9][0-9A-Za-z.+]*", version):
-            raise ClusterError(f"{file}: packages.{package} = {version!r} must be one exact version")
+    for key, version in (("ray", values.versions.ray), ("python", values.versions.python)):
+        if not re.fullmatch(r"[0-9][0-9A-Za-z.]*", version):
+            raise ClusterError(f"{file}: versions.{key} = {version!r} must be one exact version")
     for kind, nodes in {"head": values.head, **values.workers}.items():
         if not 0 <= nodes.min <= nodes.max:
             raise ClusterError(
