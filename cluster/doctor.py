@@ -48,6 +48,7 @@ def examine(target: Target, storage: str, mlflow: str) -> Iterator[Check]:
     yield Check("token", "accepted" if target.token else "none sent and none wanted")
     nodes = ask(jobs, check_storage(storage), mlflow)
     yield from judge(nodes, storage, mlflow)
+    yield from laptop(probe.versions(), nodes)
 
 
 def closed(target: Target) -> Check:
@@ -86,6 +87,7 @@ def ask(jobs: Jobs, storage: str, mlflow: str) -> list[dict[str, Any]]:
 
 def judge(nodes: list[dict[str, Any]], storage: str, mlflow: str) -> Iterator[Check]:
     """The checks of what the nodes said."""
+    yield _count(nodes)
     silent = [node for node in nodes if "error" in node]
     for node in silent:
         yield Check(f"node {node['address']}", f"no answer ({node['error']})", "restart Ray on that node or remove it")
@@ -97,6 +99,25 @@ def judge(nodes: list[dict[str, Any]], storage: str, mlflow: str) -> Iterator[Ch
         yield _gpus(node)
     yield from _storage(nodes, storage)
     yield from _mlflow(nodes, mlflow)
+
+
+def laptop(here: dict[str, str], nodes: list[dict[str, Any]]) -> Iterator[Check]:
+    """Whether the machine that submits has the Ray of the nodes and their Python, of which 3.11 counts, not 3.11.7."""
+    there = next((node["versions"] for node in nodes if "error" not in node), None)
+    if there is None:
+        return
+    for name, parts in (("ray", 3), ("python", 2)):
+        have, wanted = (".".join(v[name].split(".")[:parts]) for v in (here, there))
+        fix = "" if have == wanted else f"use {name} {wanted} here, or nodes with {have}"
+        yield Check(f"{name} of this machine", have if not fix else f"{have}, the nodes have {wanted}", fix)
+
+
+def _count(nodes: list[dict[str, Any]]) -> Check:
+    if not nodes:
+        return Check("nodes", "none answered", "wait until the head is up, and look again")
+    alone = all(node["head"] for node in nodes)
+    later = "the head alone; workers may still come when a job wants them, and are not looked at" if alone else ""
+    return Check("nodes", f"{len(nodes)} looked at" + (f": {later}" if later else ""))
 
 
 def _versions(node: dict[str, Any], first: dict[str, str], reference: str) -> Check:

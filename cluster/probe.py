@@ -138,6 +138,7 @@ def main(folder: str, uri: str) -> None:
         sees = seen.get(node, [])
         unseen = sorted(set(nodes) - set(sees)) if isinstance(sees, list) else sorted(nodes)
         found["node"], found["address"] = node, nodes[node]["NodeManagerAddress"]
+        found["head"] = "node:__internal_head__" in nodes[node]["Resources"]
         found["ray_gpus"] = nodes[node]["Resources"].get("GPU", 0)
         found["unseen"] = [nodes[other]["NodeManagerAddress"] for other in unseen] if folder else []
         print(MARKER + json.dumps(found))

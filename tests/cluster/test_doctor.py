@@ -10,6 +10,7 @@ from cluster import doctor, probe
 def node(address: str = "10.0.0.1", **fields: Any) -> dict[str, Any]:
     good = {
         "address": address,
+        "head": address == "10.0.0.1",
         "versions": {"python": "3.11.7", "mlflow": "3.17.2"},
         "gpus": 0,
         "ray_gpus": 0.0,
@@ -26,7 +27,8 @@ def test_a_cluster_in_order() -> None:
     checks = [
         str(check) for check in doctor.judge([node(), node("10.0.0.2", gpus=1, ray_gpus=1.0)], "/mnt/s", "http://m:1")
     ]
-    assert len(checks) == 8
+    assert len(checks) == 9
+    assert checks[0] == "ok    nodes: 2 looked at"
     assert all(check.startswith("ok ") and "\n" not in check for check in checks)
 
 
@@ -50,6 +52,29 @@ def test_each_fault_is_one_line_with_a_fix(fields: dict[str, Any], message: str)
     found = failures(node(), node("10.0.0.2", **fields))
     assert any(message in line and line.startswith("FAIL") and ". Fix: " in line for line in found)
     assert all("10.0.0.2" in line.partition(": ")[0] for line in found)
+
+
+def test_how_many_nodes_were_looked_at() -> None:
+    first, *_ = doctor.judge([node()], "/mnt/s", "http://m:1")
+    assert str(first).startswith("ok    nodes: 1 looked at: the head alone; workers may still come")
+    assert "none answered" in failures()[0]
+
+
+@pytest.mark.parametrize(
+    ("ray", "python", "message"),
+    [
+        ("2.60.0", "3.11.9", ""),
+        ("2.61.0", "3.11.7", "FAIL  ray of this machine: 2.61.0, the nodes have 2.60.0. Fix: use ray 2.60.0 here"),
+        ("2.60.0", "3.12.7", "FAIL  python of this machine: 3.12, the nodes have 3.11. Fix: use python 3.11 here"),
+    ],
+)
+def test_the_laptop_has_the_versions_of_the_nodes(ray: str, python: str, message: str) -> None:
+    nodes = [node(error="node died"), node(versions={"ray": "2.60.0", "python": "3.11.7"})]
+    lines = [str(check) for check in doctor.laptop({"ray": ray, "python": python}, nodes)]
+    assert len(lines) == 2
+    failed = [line for line in lines if line.startswith("FAIL")]
+    assert len(failed) == bool(message) and all(line.startswith(message) for line in failed)
+    assert not list(doctor.laptop({"ray": ray, "python": python}, nodes[:1]))
 
 
 def test_what_was_not_given_is_a_failure() -> None:

@@ -200,7 +200,7 @@ def test_doctor_finds_the_cluster_in_order_and_names_what_is_not(here: Here) -> 
     well = here.run("doctor")
     assert well.returncode == 0, well.stdout + well.stderr
     lines = well.stdout.splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 9
     assert all(line.startswith("ok ") for line in lines)
     ill = here.run("doctor", "--mlflow", "http://127.0.0.1:9", "--storage", "/proc/none")
     assert ill.returncode == 1
