@@ -64,7 +64,7 @@ class Initialise(Section):
     scalers: Literal["resample", "random"] = "resample"
     depth: Depth = "nearest"
     width_scale: WidthScale = "sqrt"
-    symmetry: Symmetry = "none"
+    symmetry: Symmetry = "split"
     symmetry_strength: Annotated[float, Field(gt=0, le=1)] | None = None
     subset: Annotated[int, Field(ge=0)] = 0
     teacher_logits: bool = True

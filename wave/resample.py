@@ -35,7 +35,7 @@ class Resampling:
     exactly for whole multiples (order ``tile`` only: interleaved blocks run across heads); ``sqrt`` multiplies by
     sqrt(D_auxiliary / D); ``none`` by one. ``symmetry``: copies made by growing stay identical under training unless
     they are ``split`` unequally on the reading side (as in LEMON; the function is kept) or get ``noise``;
-    ``strength`` is relative, 0 to 1.
+    ``strength`` is relative, 0 to 1. The default is measured: benchmarks/RESULTS.md.
     """
 
     depth: Depth = "nearest"

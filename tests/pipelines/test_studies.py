@@ -86,7 +86,6 @@ def test_a_key_depends_on_what_the_rows_depend_on(tmp_path: Path) -> None:
     ("method", "steps", "key"),
     [
         ("dct", (50, 200), "01641d43146bb239"),
-        ("wave", (50, 200), "1ec3b4991957e630"),
         ("tleg", (50, 200), "8836be4c746a875e"),
         ("timm_default", (50, 200, 800, 1500, 3000), "3e16bad311d589cc"),
     ],
