@@ -115,7 +115,7 @@ class TemplateSpec:
             raise WaveError(
                 f"embed_dim={embed_dim} with mlp_ratio={self.mlp_ratio:g} has {hidden} hidden channels, no multiple of "
                 f"the blocks' {sides}: choose blocks of fc1 and fc2 that divide it"
-                + (f", or a valid width: {' and '.join(map(str, near))}" if near else "")
+                + (f", or the nearest valid widths: {' and '.join(map(str, near))}" if near else "")
             )
         raise WaveError(
             f"embed_dim={embed_dim} cannot be built from blocks {self._block_text()} with head_dim={self.head_dim}; "
