@@ -16,6 +16,19 @@ _FETCH = (
     f"and put it, packed with gzip, into {KUBERAY} as {{file}}"
 )
 
+# Kubernetes itself checks metadata, so KubeRay's definitions leave it open; these are the fields that a person writes.
+_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+_METADATA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "namespace": {"type": "string"},
+        "labels": _TEXTS,
+        "annotations": _TEXTS,
+    },
+    "required": ["name"],
+}
+
 
 @functools.cache
 def definition(plural: str) -> dict[str, Any]:
@@ -28,19 +41,37 @@ def definition(plural: str) -> dict[str, Any]:
     crd = yaml.load(gzip.decompress(file.read_bytes()), Loader=loader)
     version = next(v for v in crd["spec"]["versions"] if v["name"] == "v1")
     schema = copy.deepcopy(version["schema"]["openAPIV3Schema"])
-    # Kubernetes itself checks metadata, so the definition leaves it open; these are the fields that we write.
-    text = {"type": "object", "additionalProperties": {"type": "string"}}
-    schema["properties"]["metadata"] = {
-        "type": "object",
-        "properties": {
-            "name": {"type": "string"},
-            "namespace": {"type": "string"},
-            "labels": text,
-            "annotations": text,
-        },
-        "required": ["name"],
-    }
+    schema["properties"]["metadata"] = _METADATA
     return strict(schema)
+
+
+def whole(version: str, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """The strict schema of a document of Kubernetes itself, whose `spec` is given."""
+    fields = {"apiVersion": {"const": version}, "kind": {"const": kind}, "metadata": _METADATA, "spec": spec}
+    return strict({"type": "object", "properties": fields, "required": [*fields]})
+
+
+def deployment(pod: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a Deployment's spec around pods of the schema `pod`: the fields of apps/v1."""
+    number = {"type": "integer", "minimum": 0}
+    share = {"type": ["integer", "string"]}
+    rolling = {"type": "object", "properties": {"maxSurge": share, "maxUnavailable": share}}
+    strategy = {"type": {"enum": ["Recreate", "RollingUpdate"]}, "rollingUpdate": rolling}
+    expression = {"key": {"type": "string"}, "operator": {"enum": ["In", "NotIn", "Exists", "DoesNotExist"]}}
+    expression["values"] = {"type": "array", "items": {"type": "string"}}
+    expressions = {"type": "array", "items": {"type": "object", "properties": expression}}
+    template = {"metadata": _METADATA | {"required": ["labels"]}, "spec": pod}
+    fields = {
+        "replicas": number,
+        "minReadySeconds": number,
+        "paused": {"type": "boolean"},
+        "progressDeadlineSeconds": number,
+        "revisionHistoryLimit": number,
+        "selector": {"type": "object", "properties": {"matchLabels": _TEXTS, "matchExpressions": expressions}},
+        "strategy": {"type": "object", "properties": strategy},
+        "template": {"type": "object", "properties": template, "required": [*template]},
+    }
+    return strict({"type": "object", "properties": fields, "required": ["selector", "template"]})
 
 
 def strict(schema: Any, bare: bool = True) -> Any:

@@ -90,19 +90,59 @@ def test_the_strict_schema_refuses_a_slip(source: Path, path: tuple[str | int, .
         schemas.check(manifest, schema)
 
 
-def test_mlflow_and_storage_hold_to_the_same_definitions(source: Path) -> None:
-    """KubeRay's definition embeds those of pods, services and claims; they serve for the rest."""
+def plain(kind: str) -> dict[str, Any]:
+    """The strict schema of a whole document of Kubernetes itself; KubeRay's definition embeds most of it."""
     group = schemas.part(schemas.definition("rayclusters"), "spec", "headGroupSpec")
-    claim = schemas.part(group, "template", "spec", "volumes", "[]", "ephemeral", "volumeClaimTemplate", "spec")
-    store, deployment, service = documents(source, "mlflow")
+    if kind == "PersistentVolumeClaim":
+        claim = schemas.part(group, "template", "spec", "volumes", "[]", "ephemeral", "volumeClaimTemplate", "spec")
+        return schemas.whole("v1", kind, claim)
+    if kind == "Service":
+        return schemas.whole("v1", kind, schemas.part(group, "headService", "spec"))
+    return schemas.whole("apps/v1", kind, schemas.deployment(schemas.part(group, "template", "spec")))
+
+
+def test_mlflow_and_storage_hold_to_strict_schemas(source: Path) -> None:
+    for document in (*documents(source, "mlflow"), *documents(source, "storage")):
+        schemas.check(document, plain(document["kind"]))
+    _, deployment, service = documents(source, "mlflow")
     (shared,) = documents(source, "storage")
-    schemas.check(store["spec"], claim)
-    schemas.check(shared["spec"], claim)
-    schemas.check(deployment["spec"]["template"]["spec"], schemas.part(group, "template", "spec"))
-    schemas.check(service["spec"], schemas.part(group, "headService", "spec"))
     assert shared["spec"]["accessModes"] == ["ReadWriteMany"]
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert deployment["spec"]["selector"]["matchLabels"] == labels == service["spec"]["selector"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value"),
+    [
+        ("Deployment", ("speck",), {}),
+        ("Deployment", ("apiVersion",), "v1"),
+        ("Deployment", ("metadata", "namespaces"), "default"),
+        ("Deployment", ("metadata", "labels", "a"), 1),
+        ("Deployment", ("spec", "replica"), 1),
+        ("Deployment", ("spec", "replicas"), "1"),
+        ("Deployment", ("spec", "strategy", "type"), "Recreated"),
+        ("Deployment", ("spec", "selector", "matchLabel"), {}),
+        ("Deployment", ("spec", "template", "metadata", "label"), {}),
+        ("Deployment", ("spec", "template", "specs"), {}),
+        ("Deployment", ("spec", "template", "spec", "containers", 0, "workDir"), "/"),
+        ("Service", ("metadata", "label"), {}),
+        ("Service", ("kinds",), "Service"),
+        ("Service", ("spec", "port"), []),
+        ("Service", ("spec", "ports", 0, "targetport"), "http"),
+        ("PersistentVolumeClaim", ("metadata", "nam"), "x"),
+        ("PersistentVolumeClaim", ("spec", "storageClass"), "x"),
+    ],
+)
+def test_the_strict_schemas_of_mlflow_refuse_a_slip(
+    source: Path, kind: str, path: tuple[str | int, ...], value: Any
+) -> None:
+    document = next(document for document in documents(source, "mlflow") if document["kind"] == kind)
+    place: Any = document
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    with pytest.raises(jsonschema.ValidationError):
+        schemas.check(document, plain(kind))
 
 
 def test_mlflow_knows_the_names_it_is_called_by_and_asks_for_a_password(source: Path) -> None:
