@@ -16,7 +16,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from .errors import ClusterError
 
@@ -144,14 +144,21 @@ def tracking(run: Run, given: str, local: str) -> str:
         )
     own = run.get("mlflow.tracking_uri")
     for address in (uri, own if isinstance(own, str) else ""):
-        if "@" in urlsplit(address).netloc:
+        if "@" in _parts(address).netloc:
             raise ClusterError(
                 "the MLflow address holds a password, which the job's command line would show; "
                 "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment of the nodes"
             )
-    parts = urlsplit(uri)
+    parts = _parts(uri)
     if parts.scheme not in ("http", "https"):
         raise ClusterError(
             f"MLflow at {uri.partition(':')[0]}: is not a server, and nodes cannot share it; give --mlflow http://HOST:PORT"
         )
     return uri
+
+
+def _parts(uri: str) -> SplitResult:
+    try:
+        return urlsplit(uri)
+    except ValueError as error:
+        raise ClusterError(f"the MLflow address {uri!r:.80} is none: {error}; give --mlflow http://HOST:PORT") from None

@@ -101,6 +101,7 @@ def test_the_mlflow_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("", "give --mlflow"),
         ("sqlite:///mlflow.db", "not a server"),
         ("http://me:secret@h:1", "holds a password"),
+        ("http://[::1", "is none: Invalid IPv6 URL"),
     ):
         with pytest.raises(ClusterError, match=message) as caught:
             run.tracking(plain, given, "")
