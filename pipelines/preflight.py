@@ -161,7 +161,8 @@ def _resampled(experiment: Experiment, family: Family) -> tuple[Resampling, Targ
     """The rule that reads sizes off the auxiliary model, and that model's size."""
     wanted = experiment.templates.auxiliary
     size = TargetSpec(wanted.embed_dim, wanted.depth) if wanted else family.size
-    return distil.resampling(experiment), family.resolve(size)
+    with _named("templates.auxiliary"):
+        return distil.resampling(experiment), family.resolve(size)
 
 
 def _check_stage1(experiment: Experiment, family: Family) -> None:

@@ -61,7 +61,7 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
         source = preflight.check(experiment, dataset, workspace)
         preflight.check_machine(experiment, Family.of(source.model))
         store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
-        with registering(store, experiment.mlflow.registered_model), session(experiment.cluster):
+        with session(experiment.cluster), registering(store, experiment.mlflow.registered_model):
             seconds = Seconds()
             origin = ancestor.obtain(experiment, dataset, workspace, source)
             seconds.end("ancestor")
