@@ -178,7 +178,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(here: Here) -> 
     follower.send_signal(signal.SIGINT)
     _, errors = follower.communicate(timeout=30)
     assert follower.returncode == 130
-    back = re.search(r"python -m cluster (logs x-\w{10}) --follow", errors)
+    back = re.search(r"python -m cluster (logs x-\w{10}) --state \S+ --follow", errors)
     assert back, errors
     job = back[1].partition(" ")[2]
 
