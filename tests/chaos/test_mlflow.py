@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
 from cluster.local import free_port
@@ -36,9 +37,12 @@ def test_server_gone_for_30_seconds(reference: Path, tmp_path: Path, tally: Tall
         with server(tmp_path / "server", port):
             assert under_way.ended() == 0, under_way.text()
             tally("6 MLflow server gone for 30 s", tmp_path, before, uri=uri)
+            client = MlflowClient(uri, uri)
             for name in SIZES:  # the server's copies too
                 wanted = reference / f"runs/digits/models/{name}/model.safetensors"
-                copy = download_artifacts(f"models:/digits@{name}", tracking_uri=uri, registry_uri=uri)
+                source = client.get_model_version_by_alias("digits", name).source or ""
+                kept = client.get_logged_model(source.removeprefix("models:/")).artifact_location
+                copy = download_artifacts(kept, tracking_uri=uri)
                 assert (Path(copy) / "model.safetensors").read_bytes() == wanted.read_bytes()
     finally:
         run.__exit__(None, None, None)
