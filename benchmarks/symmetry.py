@@ -7,8 +7,6 @@ are trained for 100 steps. One line of JSON a run; the same command again does o
 
 import datetime
 import json
-import os
-import platform
 import sys
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import torch
 
 from pipelines.data import open_dataset
 from pipelines.loader import MemoryBatches, eval_batches
+from pipelines.results import machine
 from wave import Recipe, Resampling, TargetSpec, Templates, Trainer, accuracy, initialise
 
 OPTIONS = [("none", 0.0), ("split", 0.1), ("split", 0.5), ("noise", 0.03), ("noise", 0.1)]
@@ -42,7 +41,7 @@ def main(run: str, data: str, out: str) -> None:
             )
             row["loss"] = [round(m["loss"], 4) for m in trainer.run(batches)]
             row["after"] = accuracy(model, eval_batches(*test, dataset.mean, dataset.std, 256))
-            row |= {"machine": f"{platform.machine()}, {os.cpu_count()} CPUs", "date": str(datetime.date.today())}
+            row |= {"machine": machine(), "date": str(datetime.date.today())}
             with Path(out).open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(row, flush=True)

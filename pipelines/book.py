@@ -3,7 +3,6 @@
 import datetime
 import json
 import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from wave.errors import WaveError
 from . import runs
 from .cell import Cell, is_ours
 from .config import Experiment
+from .results import machine
 from .store import Store
 from .workspace import key_of
 
@@ -65,7 +65,7 @@ class Book:
         about = {
             **(facts or {}),
             "key": key,
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+            "machine": machine(),
             "date": str(datetime.date.today()),
         }
         full = [{**row, **about} for row in rows]

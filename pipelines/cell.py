@@ -180,8 +180,7 @@ def train_rival(place: Place, arrays: Arrays, method: str) -> None:
     batches = MemoryBatches(
         images, arrays["train_labels"], dataset.mean, dataset.std, recipe.batch_size, experiment.seed
     )
-    passes = 1 + (distil.sizes_per_step if distil.sizes else 0)
-    steps = recipe.total_steps(batches.steps_per_epoch) * passes
+    steps = recipe.total_steps(batches.steps_per_epoch) * distil.passes
     teacher = Teacher(model, dataset.mean, dataset.std, mean, std)
     trainer = Trainer(stage1, recipe, steps, teacher=teacher, num_classes=len(dataset.classes), seed=experiment.seed)
     for _ in trainer.run(batches):

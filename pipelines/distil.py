@@ -1,6 +1,7 @@
 """Stage 1: the ancestor condensed into templates, on Ray Train, at one size or at many sampled sizes at once."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +33,7 @@ def resampling(experiment: Experiment) -> Resampling:
     return rule if strength is None else replace(rule, strength=strength)
 
 
-def key(experiment: Experiment, origin: dict[str, Any]) -> str:
+def key(experiment: Experiment, origin: Mapping[str, Any]) -> str:
     """What the templates depend on; ``origin`` is the ancestor's record."""
     exclude = {"workers", "resources_per_worker", "use_gpu", "max_failures"}
     settings = experiment.distil.model_dump(mode="json", exclude=exclude)

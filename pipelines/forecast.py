@@ -2,22 +2,27 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 import torch
 from torch.nn import functional as F
 
+from wave.baselines import BASELINES
 from wave.measure import num_parameters
 from wave.vit import Family
 
 from . import ancestor, preflight
-from .config import load
+from .cell import OURS, Cell
+from .config import Experiment, load
 from .convert import prepared
-from .cost import BACKWARD, comparison_cost, count_macs, stage1_cost, stages_cost
+from .cost import BACKWARD, count_macs, rival_cost, stage1_cost
 from .evaluate import variants
+from .grid import Grid
 from .loader import training_batches
 from .results import show_plan
 from .session import say
+from .stages import owners
 from .workspace import Workspace, absolute
 
 
@@ -74,3 +79,42 @@ def _rate(family: Family, forward: int, seconds: float = 3.0) -> float:
         F.cross_entropy(model(images), labels).backward()
         done += len(images)
     return BACKWARD * forward * done / (time.perf_counter() - start)
+
+
+def stages_cost(
+    experiments: Mapping[str, Experiment], family: Family, steps_per_epoch: int
+) -> list[tuple[str, int, float]]:
+    """Name, image passes and multiply-accumulates of the stages 1 that a comparison needs besides ours: one for all
+    variants that share templates, and one a rival that has one. ``experiments`` are by method."""
+    own = experiments[""]
+    methods = dict.fromkeys(method for study in own.evaluate.studies for method in study.methods)
+    owner = owners(experiments, {"key": ""})
+    needed = dict.fromkeys(owner[m] for m in methods if owner.get(m, OURS) != OURS)
+    variants = [stage1_cost(experiments[m], family, steps_per_epoch) for m in needed]
+    rivals = [m for m in methods if m in BASELINES and BASELINES[m].stage1 is not None]
+    each = [rival_cost(own, family, steps_per_epoch)] * len(rivals)
+    named = ((f"stage 1 of {len(variants)} variants", variants), (f"stage 1 of {len(rivals)} rivals", each))
+    return [(name, sum(c[0] for c in costs), sum(c[1] for c in costs)) for name, costs in named if costs]
+
+
+def comparison_cost(experiment: Experiment, family: Family, test_images: int) -> tuple[int, int, float]:
+    """Cells of ``[evaluate]``, their image passes in training, and multiply-accumulates with those of measuring.
+
+    An upper bound: what is already there, and cells that two studies share, are counted too. For stages 1 see
+    :func:`stages_cost`.
+    """
+    rules = experiment.evaluate
+    cells: list[Cell] = []
+    for study in rules.studies:
+        grid = Grid(study, family.size, rules.learning_rates, "", study.data is not None)
+        trials = grid.trials()
+        if len(grid.rates) > 1:
+            cells += [cell for some in trials.values() for cell in some]
+        cells += grid.cells(dict.fromkeys(trials, grid.rates[0]))
+    forward = cache(lambda size: count_macs(family, size))
+    images, work = 0, 0.0
+    for cell in cells:
+        passes = max(cell.steps) * rules.batch_size
+        images += passes
+        work += (BACKWARD * passes + (1 + len(cell.steps)) * test_images) * forward(cell.target)
+    return len(cells), images, work

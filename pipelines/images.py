@@ -139,14 +139,18 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (images.float() / 255 - centre) / spread
 
 
+def bilinear(images: Tensor, side: int) -> Tensor:
+    """float32 (n, C, H, W) at ``side`` pixels; the same tensor where it has them."""
+    if images.shape[-1] == side:
+        return images
+    return torch.nn.functional.interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=True)
+
+
 def resized(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """uint8 (n, C, H, W) at ``side`` pixels, bilinear; the same array where it has them."""
     if images.shape[-1] == side:
         return images
-    tensor = torch.nn.functional.interpolate(
-        torch.from_numpy(images).float(), (side, side), mode="bilinear", align_corners=False, antialias=True
-    )
-    return tensor.round().clamp(0, 255).byte().numpy()
+    return bilinear(torch.from_numpy(images).float(), side).round().clamp(0, 255).byte().numpy()
 
 
 def crop_and_flip(images: Tensor, augment: Augment, draws: NDArray[np.float64]) -> Tensor:

@@ -148,13 +148,10 @@ def check_comparison(experiments: Mapping[str, Experiment], family: Family) -> N
         for method in study.methods:
             if (own := experiments.get(method)) is None:
                 continue
-            spec, rule, auxiliary = own.templates.spec(family.head_dim, family.mlp_ratio), *_resampled(own, family)
             for size in study.sizes:
                 target = TargetSpec(size.embed_dim, size.depth)
                 with _named(f"evaluate.studies: {study.name}: {method}: {target.name}"):
-                    spec.check(target.embed_dim)
-                    if own.initialise.scalers == "resample":
-                        resample({}, auxiliary, family.resolve(target), spec, rule)
+                    _check_size(own, family, target, own.initialise.scalers == "resample")
 
 
 def _resampled(experiment: Experiment, family: Family) -> tuple[Resampling, TargetSpec]:
@@ -179,22 +176,25 @@ def _check_stage1(experiment: Experiment, family: Family) -> None:
             spec.check(auxiliary.embed_dim)
     for target in experiment.distil.sizes.specs() if experiment.distil.sizes else []:
         with _named(f"distil.sizes: {target.name}"):
-            full = family.resolve(target)
-            spec.check(full.embed_dim)
-            resample({}, auxiliary, full, spec, rule)  # of no tensors: only whether the width map exists
+            _check_size(experiment, family, target, read_off=True)
+
+
+def _check_size(experiment: Experiment, family: Family, target: TargetSpec, read_off: bool) -> TargetSpec:
+    """The size in full, which the templates can build and, where it is ``read_off``, the width map reaches."""
+    spec, full = experiment.templates.spec(family.head_dim, family.mlp_ratio), family.resolve(target)
+    spec.check(full.embed_dim)
+    if read_off:
+        rule, auxiliary = _resampled(experiment, family)
+        resample({}, auxiliary, full, spec, rule)  # of no tensors: only whether the width map exists
+    return full
 
 
 def _check_sizes(experiment: Experiment, family: Family) -> None:
     _check_stage1(experiment, family)
-    spec = experiment.templates.spec(family.head_dim, family.mlp_ratio)
-    rule, auxiliary = _resampled(experiment, family)
     seen: dict[TargetSpec, str] = {}
     for target in experiment.target_specs():
         with _named(f"targets: {target.name}"):
-            full = family.resolve(target)
-            spec.check(full.embed_dim)
-            if experiment.initialise.scalers == "resample":
-                resample({}, auxiliary, full, spec, rule)
+            full = _check_size(experiment, family, target, experiment.initialise.scalers == "resample")
         if full in seen:
             raise WaveError(f"targets: {target.name} is the same size as {seen[full]}; leave one out")
         seen[full] = target.name

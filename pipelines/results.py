@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,11 @@ COLUMNS = (
     *("size", "embed_dim", "depth", "num_heads", "parameters", "macs", "scalers"),
     *("accuracy_before", "accuracy_after", "accuracy_scratch", "seconds", "alias"),
 )
+
+
+def machine() -> str:
+    """What results say of the machine that made them."""
+    return f"{platform.machine()}, {os.cpu_count()} CPUs"
 
 
 def write(root: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> None:
@@ -61,11 +68,17 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def _short(value: float) -> str:
+def scaled(value: float) -> tuple[float, str]:
+    """A number below 1,000 and the letter of what it counts, "" for ones."""
     for limit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= limit:
-            return f"{value / limit:.1f}{letter}"
-    return str(value)
+            return value / limit, letter
+    return value, ""
+
+
+def _short(value: float) -> str:
+    number, letter = scaled(value)
+    return f"{number:.1f}{letter}" if letter else str(value)
 
 
 def show_models(rows: Sequence[Any]) -> None:

@@ -1,8 +1,6 @@
 """The stages of a run in order: data, ancestor, templates, sizes; each does only what is missing."""
 
 import datetime
-import os
-import platform
 import signal
 import time
 from collections.abc import Sequence
@@ -77,7 +75,7 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
             "name": experiment.name,
             "date": str(datetime.date.today()),
             "git_commit": git_commit(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+            "machine": results.machine(),
             "seconds": seconds,
             "ancestor": {k: origin[k] for k in ("accuracy", "parameters")},
             "templates": {k: stage1[k] for k in ("accuracy", "parameters", "share", "exchanged", "digest")},

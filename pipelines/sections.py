@@ -203,6 +203,11 @@ class Distil(Section):
     sizes_per_step: Count = 1
 
     @property
+    def passes(self) -> int:
+        """How many models read each batch: the auxiliary one, and those of the sampled sizes."""
+        return 1 + (self.sizes_per_step if self.sizes else 0)
+
+    @property
     def worker_range(self) -> tuple[int, int]:
         """Least and most workers."""
         return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)

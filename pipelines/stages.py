@@ -54,17 +54,16 @@ class Stages:
 
     @cached_property
     def owners(self) -> dict[str, str]:
-        """Method of ours -> the first one with the same templates, in whose folder they are."""
-        first: dict[str, str] = {}
-        named = {m: e for m, e in self.experiments.items() if m}
-        return {m: first.setdefault(distil.key(e, self.origin), m) for m, e in named.items()}
+        """See :func:`owners`."""
+        return owners(self.experiments, self.origin)
 
     def prepare(self, methods: set[str], arrays: Callable[[], Arrays]) -> None:
         """Make the templates and the rivals' stages 1 of these methods that are not there yet; ``arrays`` gives the
         ancestor's data. Raises :class:`WaveError`."""
         for method in sorted(m for m in methods if is_ours(m)):
             self._distil(method)
-        keys = {m: key_of("rival", m, self.origin["key"], self._rivals_settings) for m in sorted(methods)}
+        settings = stage1_settings(self.experiments[""])
+        keys = {m: key_of("rival", m, self.origin["key"], settings) for m in sorted(methods)}
         rivals = [m for m in keys if not is_ours(m) and BASELINES[m].stage1 is not None]
         missing = [m for m in rivals if self.workspace.record(rival_file(self.workspace, m).parent, keys[m]) is None]
         if not missing:
@@ -93,10 +92,6 @@ class Stages:
         if not note.is_file() or json.loads(note.read_text()).get("key") != done["key"]:
             write_text(note, json.dumps(kept, indent=2) + "\n")
 
-    @property
-    def _rivals_settings(self) -> dict[str, Any]:
-        return stage1_settings(self.experiments[""])
-
     def facts(self, method: str) -> dict[str, Any]:
         """What every row of a method says of its origin; of a method with a stage 1 also what that costs (image passes,
         multiply-accumulates with the teacher's) and what it hands on: templates alone (``share``) and with
@@ -114,6 +109,14 @@ class Stages:
         images, work = rival_cost(own, self.family, epoch)
         share = num_parameters(make(self.family)) / self.origin["parameters"]
         return {**known, "share_all": share, "stage1_images": images, "stage1_macs": work}
+
+
+def owners(experiments: Mapping[str, Experiment], origin: Mapping[str, Any]) -> dict[str, str]:
+    """Method of ours -> the first one whose templates are made in the same way, in whose folder they are; ``origin`` is
+    the ancestor's record."""
+    first: dict[str, str] = {}
+    named = {m: e for m, e in experiments.items() if m}
+    return {m: first.setdefault(distil.key(e, origin), m) for m, e in named.items()}
 
 
 def tuner(storage: Path, trial: Callable[..., None], arrays: Arrays, configs: Sequence[Any], count: Count) -> Tuner:

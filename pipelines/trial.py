@@ -1,7 +1,6 @@
 """One Tune trial of stage 2: one size from templates to a registered timm model, resumed from its own checkpoint."""
 
 import io
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional as F
 
 from wave.errors import Diverged, WaveError
 from wave.initialise import plain_model, target_model
@@ -29,10 +27,11 @@ from .config import Experiment, parse
 from .cost import count_macs
 from .data import Dataset, reopen
 from .distil import resampling
+from .images import bilinear
 from .loader import MemoryBatches, augment_of, eval_batches, evaluation_batches, training_batches
 from .session import assigned_device, line, teller, use_assigned_cpus
 from .store import Store
-from .workspace import Workspace
+from .workspace import Workspace, write_bytes
 
 Arrays = dict[str, NDArray[Any]]
 SAVE_SECONDS = 15.0
@@ -153,20 +152,24 @@ def _train(
     if saved.get("key") == key:
         trainer.load_state_dict(saved["trainer"])
         tell(f"{title}: resumed at step {trainer.step}/{steps}")
+
+    def keep() -> None:
+        if state is not None and trainer.step < steps:
+            _save(state, {"key": key, "trainer": trainer.state_dict()})
+
     last = time.monotonic()
     while trainer.step < steps:
         try:
             for metrics in trainer.run(batches, until=trainer.step + every):
                 tell(line(title, metrics))
-                if state is not None and time.monotonic() - last > SAVE_SECONDS:
-                    _save(state, {"key": key, "trainer": trainer.state_dict()})
+                if time.monotonic() - last > SAVE_SECONDS:
+                    keep()
                     last = time.monotonic()
         except Diverged:
             if state is not None:
                 state.unlink(missing_ok=True)  # the next try begins anew, not on the way into NaN
             raise
-        if state is not None and trainer.step < steps:
-            _save(state, {"key": key, "trainer": trainer.state_dict()})
+        keep()
     return trainer.result
 
 
@@ -181,17 +184,9 @@ def _saved(state: Path, device: str) -> dict[str, Any]:
 
 def _save(state: Path, content: dict[str, Any]) -> None:
     """Write a trial's state, whole or not at all."""
-    state.parent.mkdir(parents=True, exist_ok=True)
-    temporary = state.with_suffix(".tmp")
-    try:
-        buffer = io.BytesIO()  # torch's own writer does not say what went wrong with a file, nor with which
-        torch.save(content, buffer)
-        temporary.write_bytes(buffer.getbuffer())
-        os.replace(temporary, state)
-    except OSError as error:
-        raise WaveError(f"{state} cannot be written: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    buffer = io.BytesIO()  # torch's own writer does not say what went wrong with a file, nor with which
+    torch.save(content, buffer)
+    write_bytes(state, buffer.getbuffer())
 
 
 def _test(experiment: Experiment, dataset: Dataset, arrays: Arrays) -> Callable[[int], Iterator[Batch]]:
@@ -228,10 +223,7 @@ def _batches(
 def _resized(batches: Callable[[int], Iterator[Batch]], size: int) -> Callable[[int], Iterator[Batch]]:
     def generate(step: int) -> Iterator[Batch]:
         for batch in batches(step):
-            images = batch.images
-            if images.shape[-1] != size:
-                images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
-            yield batch._replace(images=images)
+            yield batch._replace(images=bilinear(batch.images, size))
 
     return generate
 

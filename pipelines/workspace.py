@@ -27,16 +27,22 @@ def absolute(path: str, key: str) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
+    """:func:`write_bytes` of text."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: "bytes | memoryview[int]") -> None:
     """Write a file whole or not at all; raises :class:`WaveError`, as for a full disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text)
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except OSError as error:
+        raise WaveError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise WaveError(f"{path} cannot be written: {error.strerror}") from None
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from wave.vit import Family
 from .. import ancestor
 from ..cell import OURS
 from ..cost import BACKWARD, stage1_cost
+from ..results import scaled
 from .rows import Evidence, Found, Row
 from .tables import Table, Text
 
@@ -119,10 +120,8 @@ def cost_table(found: Sequence[Cost]) -> Table:
 
 
 def _short(value: float) -> str:
-    for limit, word in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:.3g} {word}"
-    return f"{value:.3g}"
+    number, letter = scaled(value)
+    return f"{number:.3g} {letter}".rstrip()
 
 
 def _n(n: int | None) -> str:

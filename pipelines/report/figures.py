@@ -24,10 +24,10 @@ FLOOR, ENOUGH = 0.5, 0.7
 """Curves that end above the latter are drawn from the former up, where they differ."""
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, dpi: int = 110) -> bytes:
     """The figure as a PNG file; it is closed."""
     image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=110)
+    figure.savefig(image, format="png", dpi=dpi)
     plt.close(figure)
     return image.getvalue()
 

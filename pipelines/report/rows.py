@@ -85,20 +85,17 @@ class Evidence:
         self.source = self._source()
         own = Path(experiment.data.path).name
         self.studies: list[Found] = []
+        known: set[str] = set()
         for study in rules.studies:
             name = Path(study.data.path).name if study.data else own
             grid = Grid(study, self.source, rules.learning_rates, name, study.data is not None)
-            self.studies.append(Found(study, grid, book.rows(grid.cells(grid.best(book)))))
+            cells = grid.cells(grid.best(book))
+            self.studies.append(Found(study, grid, book.rows(cells)))
+            known |= {book.key(cell) for cell in [*cells, *(c for some in grid.trials().values() for c in some)]}
         self.rows = [row for found in self.studies for row in found.rows]
         if not self.rows:
             raise WaveError(f"{self.path} holds no row made by the settings of {experiment.name}; run evaluate again")
-        self.others = len(book.kept) - len(self._known(book))
-
-    def _known(self, book: Book) -> set[str]:
-        grids = [found.grid for found in self.studies]
-        trials = [cell for grid in grids for cells in grid.trials().values() for cell in cells]
-        cells = [cell for grid in grids for cell in grid.cells(grid.best(book))]
-        return {book.key(cell) for cell in [*trials, *cells]} & book.kept.keys()
+        self.others = len(book.kept.keys() - known)
 
     def _source(self) -> TargetSpec:
         """The ancestor's size: as the settings say, else as the workspace holds it."""

@@ -2,22 +2,19 @@
 
 import base64
 import html
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from wave.errors import WaveError
 
 from ..results import COLUMNS
-from ..workspace import write_text
+from ..workspace import write_bytes, write_text
+from .figures import png
 
 SERIES = (
     ("accuracy_before", "initialised, no training", "o", "tab:blue"),
@@ -41,12 +38,9 @@ def run_page(folder: str) -> Path:
         raise WaveError(f"{root}/results.json: not the results of a run ({error})") from None
     if not rows:
         raise WaveError(f"{root}/results.json holds no sizes; run the experiment first")
-    figure = picture(data, rows)
-    figure.savefig(root / "report.png", dpi=120)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
-    plt.close(figure)
-    write_text(root / "report.html", page(data, rows, image.getvalue()))
+    image = png(picture(data, rows), dpi=120)
+    write_bytes(root / "report.png", image)
+    write_text(root / "report.html", page(data, rows, image))
     return root / "report.html"
 
 

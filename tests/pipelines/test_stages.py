@@ -9,8 +9,8 @@ from timm.models.vision_transformer import VisionTransformer
 from pipelines import preflight
 from pipelines.config import Data, Experiment, load
 from pipelines.convert import prepared
-from pipelines.cost import stages_cost
 from pipelines.evaluate import variants
+from pipelines.forecast import stages_cost
 from pipelines.stages import Stages
 from pipelines.workspace import Workspace
 from tests.pipelines.support import ROOT
