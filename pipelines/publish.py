@@ -70,8 +70,7 @@ def publish(
             model = _logged_model(client, store, directory, alias, run_id, text, metrics)
             version = _create_version(client, registered_model, model, run_id, text, description)
             version = _settled(client, registered_model, key) or version
-        if client.get_registered_model(registered_model).aliases.get(alias) != version:
-            client.set_registered_model_alias(registered_model, alias, str(version))
+        _point(client, registered_model, alias, version)
     return version
 
 
@@ -111,6 +110,18 @@ def _gone_is_fine(delete: Callable[[], object]) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
+
+
+def _point(client: MlflowClient, registered_model: str, alias: str, version: int) -> None:
+    """Let the alias name the version; of two processes that set a new alias at once one fails, but not twice."""
+    for last in (False, True):
+        if client.get_registered_model(registered_model).aliases.get(alias) == version:
+            return
+        try:
+            return client.set_registered_model_alias(registered_model, alias, str(version))
+        except MlflowException:
+            if last:
+                raise
 
 
 def _logged_model(

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -203,10 +204,10 @@ def test_four_processes_at_once_lose_nothing(opened: store.Store, plain: Path, f
     jobs = [context.Process(target=exec, args=(WRITER, {**given, "who": who})) for who in range(4)]
     for job in jobs:
         job.start()
-    printed = dict(answers.get(timeout=600) for _ in jobs)
     for job in jobs:
         job.join(timeout=300)
         assert job.exitcode == 0
+    printed = dict(answers.get(timeout=10) for _ in jobs)
     rows = registry.list_models(opened, family)
     own = {row.alias: row.version for row in rows if row.alias != "same"}
     assert own == {f"d{who}-l{index}": printed[who][1 + index] for who in range(4) for index in range(3)}
@@ -216,6 +217,25 @@ def test_four_processes_at_once_lose_nothing(opened: store.Store, plain: Path, f
     children = opened.client().search_runs([opened.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
     assert len(children) == 12
     assert {child.info.status for child in children} == {"FINISHED"}
+
+
+def test_an_alias_that_another_process_sets_first(
+    opened: store.Store, plain: Path, family: str, run_id: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Both see no alias and insert it: the database refuses the second insert, and the second look finds it there."""
+    real, calls = MlflowClient.set_registered_model_alias, []
+
+    def overtaken(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == 1:
+            real(*args)
+            raise MlflowException("UNIQUE constraint failed: registered_model_aliases.name")
+        real(*args)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", overtaken)
+    assert registry.publish(opened, plain, family, "d032-l02", run_id, {}, "", {}) == 1
+    assert len(calls) == 1
+    assert opened.client().get_registered_model(family).aliases == {"d032-l02": 1}
 
 
 def test_runs_are_found_again_by_their_key(opened: store.Store, family: str, run_id: str):
