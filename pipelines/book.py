@@ -45,15 +45,15 @@ class Book:
         """Settings of the cell, of the comparison, of the ancestor, and of stage 1 where the method has one; on other
         data than the ancestor's, that too."""
         own = self.experiments[""]
-        fixed = own.evaluate.model_dump(mode="json", include={"batch_size", "held_out", "train_images", "test_images"})
-        parts: list[object] = [asdict(cell), fixed, own.ancestor.model_dump(mode="json"), own.seed]
+        fixed = own.evaluate.model_dump(mode="json", include={"batch_size", "train_images", "test_images"})
+        parts: list[object] = [asdict(cell), fixed, own.data.held_out, own.ancestor.model_dump(mode="json"), own.seed]
         if is_ours(cell.method):
             parts.append(method_settings(self.experiments[cell.method]))
         elif BASELINES[cell.method].stage1 is not None:
             parts.append(stage1_settings(own))
         if cell.transfer:
             parts.append(Path(own.data.path).name)
-        return key_of("cell", *parts)
+        return key_of("cell", *_switched_on(parts))
 
     def keep(
         self, cell: Cell, rows: Sequence[Mapping[str, Any]] | None, facts: Mapping[str, Any] | None = None
@@ -105,6 +105,14 @@ class Book:
             if self.key(cell) in self.kept
         }
         return max(scores, key=lambda lr: scores[lr]) if scores else None
+
+
+def _switched_on(settings: Any) -> Any:
+    """Without what is off (None, 0, false, empty): a setting that comes later and is off by default keeps old keys."""
+    if isinstance(settings, Mapping):
+        kept = {k: _switched_on(v) for k, v in settings.items()}
+        return {k: v for k, v in kept.items() if v or isinstance(v, str)}
+    return [_switched_on(v) for v in settings] if isinstance(settings, list | tuple) else settings
 
 
 def stage1_settings(experiment: Experiment) -> dict[str, Any]:

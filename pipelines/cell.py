@@ -37,7 +37,7 @@ OURS = "wave"
 @dataclass(frozen=True)
 class Cell:
     """What identifies one training. ``transfer`` cells draw the classifier anew, since ``dataset`` is not the
-    ancestor's; ``held_out`` cells choose the learning rate on a part of the training set."""
+    ancestor's; ``held_out`` cells are measured on the images that nothing trains on."""
 
     method: str
     embed_dim: int
@@ -85,10 +85,10 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
     use_assigned_cpus()
     experiment, dataset = parse(place.settings), open_dataset(place.data)
     rules = experiment.evaluate
-    kind, part = ("fit", "held_out") if cell.held_out else ("train", "test")
     batches = MemoryBatches(
-        arrays[f"{kind}_images"], arrays[f"{kind}_labels"], dataset.mean, dataset.std, rules.batch_size, cell.seed
+        arrays["train_images"], arrays["train_labels"], dataset.mean, dataset.std, rules.batch_size, cell.seed
     )
+    part = "held_out" if cell.held_out else "test"
     seen = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     start, total = time.perf_counter(), max(cell.steps)
     model, spent = _started(experiment, place.workspace, dataset, cell, batches, total)

@@ -13,6 +13,7 @@ from wave.errors import WaveError
 
 from . import forecast, registry
 from .convert import Kind, Statistics, convert
+from .data import SPLITS
 from .evaluate import evaluate as run_evaluation
 from .report import report as make_report
 from .results import show_models
@@ -118,13 +119,14 @@ def plan(file: str, overrides: tuple[str, ...]) -> int:
 @click.argument("kind", type=click.Choice(["digits", "fashion-mnist", "imagefolder"]))
 @click.argument("places", nargs=-1, required=True, type=click.Path(), metavar="[SOURCE] OUT")
 @click.option("--image-size", type=int, default=None, help="Side in pixels that models will read (not fashion-mnist).")
+@click.option("--held-out", type=click.IntRange(min=0), default=0, help="Training images that nothing trains on.")
 @click.option(
     "--statistics",
     type=click.Choice(["imagenet", "measured"]),
     default="imagenet",
     help="Mean and std of an imagefolder: ImageNet's, or measured on a sample.",
 )
-def data(kind: Kind, places: tuple[str, ...], image_size: int | None, statistics: Statistics) -> None:
+def data(kind: Kind, places: tuple[str, ...], image_size: int | None, held_out: int, statistics: Statistics) -> None:
     """Convert a data set of KIND from SOURCE to Parquet shards in folder OUT.
 
     digits needs no SOURCE; fashion-mnist finds Debian's package by itself; imagefolder reads SOURCE/train/CLASS/*.
@@ -134,10 +136,17 @@ def data(kind: Kind, places: tuple[str, ...], image_size: int | None, statistics
     source = list(places)
     out = source.pop()
     dataset = convert(
-        kind, source[0] if source else "", Path(out), image_size=image_size, statistics=statistics, progress=say
+        kind,
+        source[0] if source else "",
+        Path(out),
+        image_size=image_size,
+        held_out=held_out,
+        statistics=statistics,
+        progress=say,
     )
-    rows = {split: dataset.num_rows(split) for split in ("train", "test")}
-    say(f"{out}: {rows['train']} training and {rows['test']} test images, {len(dataset.classes)} classes")
+    train, test, held = (dataset.num_rows(split) for split in SPLITS)
+    apart = f", {held} held out" if held else ""
+    say(f"{out}: {train} training and {test} test images{apart}, {len(dataset.classes)} classes")
 
 
 @main.command()

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from wave.errors import WaveError
 
-from .data import SPLITS, Dataset, Split, open_dataset, shard_name, stratified
+from .data import Dataset, Split, choose_held_out, open_dataset, shard_name, stratified
 from .idx import FASHION_CLASSES, read_fashion_mnist
 from .imagefolder import ImageFolder
 from .images import resized
@@ -37,6 +37,7 @@ def convert(
     out: str | Path,
     *,
     image_size: int | None = None,
+    held_out: int = 0,
     rows_per_shard: int | None = None,
     statistics: Statistics = "imagenet",
     progress: Progress = lambda line: None,
@@ -48,6 +49,7 @@ def convert(
     ``imagefolder``: ``source``/train/CLASS/ and val or test, streamed, files kept as they are and each decoded once to
     prove it; ``image_size`` (default 224) is what the model sees, ``statistics`` ImageNet's mean and std or those
     of 1,000 training images.
+    ``held_out`` training images become a split of their own that nothing trains on, as many of each class as its share.
     Raises :class:`WaveError`.
     """
     if kind not in get_args(Kind):
@@ -62,15 +64,15 @@ def convert(
     out = Path(out)
     with _renamed(out) as folder:
         if kind == "imagefolder":
-            images = ImageFolder(Path(source), image_size or 224)
+            images = ImageFolder(Path(source), image_size or 224, held_out)
             meta = Metadata("encoded", images.classes, *images.statistics(statistics), (3, images.size, images.size))
-            counts: dict[Split, int] = {split: len(images.files[split]) for split in SPLITS}
-            for split in SPLITS:
-                writer = _Writer(folder, split, counts[split], rows_per_shard or 2048, 128, meta, progress)
+            for split, files in images.files.items():
+                writer = _Writer(folder, split, len(files), rows_per_shard or 2048, 128, meta, progress)
                 writer.write(images.rows(split))
         else:
             digits = kind == "digits"
             raw, classes = read_digits(image_size) if digits else (read_fashion_mnist(source), FASHION_CLASSES)
+            raw = _with_held_out(raw, held_out)
             meta = _raw_metadata(raw, classes)
             for split, (pixels, labels) in raw.items():
                 writer = _Writer(folder, split, len(labels), rows_per_shard or 20_000, 1000, meta, progress)
@@ -83,12 +85,19 @@ def prepared(data: Data, progress: Progress = lambda line: None) -> Dataset:
     """The data set of a configuration, made first if it is missing and ``data.convert`` says how."""
     path = absolute(data.path, "data.path")  # workers run in another folder
     if data.convert is not None and (not path.exists() or (path.is_dir() and not any(path.iterdir()))):
-        return convert(data.convert, data.source, path, image_size=data.image_size, progress=progress)
+        return convert(
+            data.convert, data.source, path, image_size=data.image_size, held_out=data.held_out, progress=progress
+        )
     dataset = open_dataset(path)
     if data.image_size is not None and dataset.shape[1:] != (data.image_size, data.image_size):
         size = "x".join(map(str, dataset.shape[1:]))
         raise WaveError(
             f"{path}: was converted for {size} pixels, not data.image_size={data.image_size}; use another data.path"
+        )
+    if data.held_out not in (0, held := dataset.num_rows("held_out")):
+        raise WaveError(
+            f"{path}: was converted with {held} images held out, not data.held_out={data.held_out}; "
+            "use another data.path"
         )
     return dataset
 
@@ -105,6 +114,14 @@ def read_digits(image_size: int | None = None) -> tuple[Raw, tuple[str, ...]]:
     test = np.zeros(len(labels), bool)
     test[stratified(labels, 360, seed=0)] = True
     return {"train": (images[~test], labels[~test]), "test": (images[test], labels[test])}, tuple("0123456789")
+
+
+def _with_held_out(raw: Raw, count: int) -> Raw:
+    if not count:
+        return raw
+    images, labels = raw["train"]
+    held = choose_held_out(labels, count)
+    return {**raw, "train": (images[~held], labels[~held]), "held_out": (images[held], labels[held])}
 
 
 def _raw_metadata(raw: Raw, classes: tuple[str, ...]) -> Metadata:

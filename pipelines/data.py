@@ -20,9 +20,10 @@ from .images import decode, eval_pixels
 from .shards import Encoding, Metadata, Shard, changed, check_labels, raw_pixels, unreadable
 from .shards import outline as digest_of
 
-Split = Literal["train", "test"]
+Split = Literal["train", "test", "held_out"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-_NAME = re.compile(r"(train|test)-(\d{5,})-of-(\d{5,})\.parquet")
+"""``held_out``: training images that nothing trains on, to choose settings by; a data set may have none."""
+_NAME = re.compile(r"(train|test|held_out)-(\d{5,})-of-(\d{5,})\.parquet")
 
 
 def shard_name(split: Split, index: int, count: int) -> str:
@@ -46,6 +47,15 @@ def stratified(labels: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.i
     grouped = order[np.argsort(labels[order], kind="stable")]
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     return np.sort(np.concatenate([grouped[s : s + q] for s, q in zip(starts, quota, strict=True)]))
+
+
+def choose_held_out(labels: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    """Which ``count`` training images to hold out, always the same; raises :class:`WaveError` unless some stay."""
+    if not 0 < count < len(labels):
+        raise WaveError(f"held_out={count} of {len(labels)} training images leaves none; hold out {len(labels) // 10}")
+    held = np.zeros(len(labels), bool)
+    held[stratified(labels, count, seed=0)] = True
+    return held
 
 
 @dataclass(frozen=True)
@@ -185,15 +195,17 @@ def open_dataset(path: str | Path) -> Dataset:
             meta = found
             opened.append(shard)
         shards[split] = tuple(opened)
-        if not sum(shard.rows for shard in opened):
+        if split != "held_out" and not sum(shard.rows for shard in opened):
             raise WaveError(f"{files[split][0]}: the {split} split has no rows")
-    assert meta is not None  # every split has at least one shard
+    assert meta is not None  # the training split has at least one shard
     return Dataset(path, meta, shards)
 
 
 def _complete(path: Path, split: Split, names: Sequence[str]) -> list[Path]:
     """The shards of a split, in order, none missing."""
     matches = [m for name in names if (m := _NAME.fullmatch(name)) and m[1] == split]
+    if not matches and split == "held_out":
+        return []
     if not matches:
         raise WaveError(f"{path}: has no {split}-*.parquet; make the data set with `python -m pipelines data`")
     counts = sorted({int(m[3]) for m in matches})

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ray import tune
 
 from wave.baselines import BASELINES
@@ -19,7 +18,7 @@ from .cell import OURS, Cell, run_cell
 from .config import Experiment, load, parse, resolved
 from .config_text import apply_overrides
 from .convert import prepared
-from .data import Dataset, stratified
+from .data import Dataset, Split
 from .grid import Grid
 from .images import resized
 from .initialise import reason
@@ -41,8 +40,7 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
     """Run every cell of ``[evaluate]`` that is not in the results file yet and print the tables; 0 if all are there.
 
     Ancestor, templates and the rivals' stages 1 are made first when missing. In each study a method's learning rate is
-    the one that does best on a held-out part of the training set, at the first size it reaches. Raises
-    :class:`WaveError`.
+    the one that does best on the data set's held-out images, at the first size it reaches. Raises :class:`WaveError`.
     """
     experiment = ancestor.pinned(load(file, overrides))
     experiments = variants(experiment)
@@ -55,6 +53,8 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
         family = Family.of(found.model)
         preflight.check_machine(experiment, family)
         preflight.check_comparison(experiments, family)
+        for study in experiment.evaluate.studies:
+            check_held_out(experiment, study, others.get(study.name, dataset))
         write_text(workspace.root / SETTINGS, resolved(experiment))
         store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
         held.enter_context(session(experiment.cluster))
@@ -89,6 +89,18 @@ def variants(experiment: Experiment) -> dict[str, Experiment]:
                 known = ", ".join([OURS, *BASELINES, *(v.name for v in experiment.evaluate.variants)])
                 raise WaveError(f"evaluate.studies: {study.name}: {method!r} is unknown; known are {known}")
     return found
+
+
+def check_held_out(experiment: Experiment, study: Study, dataset: Dataset) -> None:
+    """Raise :class:`WaveError` for a study that needs held-out images on a data set that has none."""
+    rates = study.learning_rates or experiment.evaluate.learning_rates
+    if (study.held_out or len(rates) > 1) and not dataset.num_rows("held_out"):
+        needs = "measures on" if study.held_out else f"chooses between {len(rates)} learning rates by"
+        raise WaveError(
+            f"evaluate.studies: {study.name}: {needs} held-out images, and {dataset.path} has none; "
+            f"set another data.path and data.held_out = {dataset.num_rows('train') // 10}"
+            + ("" if study.held_out else ", or one rate")
+        )
 
 
 def results_path(experiment: Experiment, workspace: Workspace) -> Path:
@@ -152,20 +164,12 @@ class Comparison:
 
 
 def arrays_of(experiment: Experiment, dataset: Dataset, side: int) -> Arrays:
-    """Training images whole and split for the choice of the learning rate, and test images, of ``side`` pixels."""
+    """Images of ``side`` pixels and labels of every split, by names like ``train_images``."""
     rules = experiment.evaluate
-    images, labels = dataset.arrays("train", limit=rules.train_images or None, seed=experiment.seed)
-    held = np.zeros(len(labels), bool)
-    held[stratified(labels, max(1, round(rules.held_out * len(labels))), experiment.seed)] = True
-    test_images, test_labels = dataset.arrays("test", limit=rules.test_images or None, seed=experiment.seed)
-    images, test_images = resized(images, side), resized(test_images, side)
-    return {
-        "train_images": images,
-        "train_labels": labels,
-        "test_images": test_images,
-        "test_labels": test_labels,
-        "fit_images": images[~held],
-        "fit_labels": labels[~held],
-        "held_out_images": images[held],
-        "held_out_labels": labels[held],
-    }
+    limits: dict[Split, int] = {"train": rules.train_images, "test": rules.test_images, "held_out": rules.test_images}
+    arrays: Arrays = {}
+    for split, limit in limits.items():
+        if dataset.num_rows(split):
+            images, labels = dataset.arrays(split, limit=limit or None, seed=experiment.seed)
+            arrays |= {f"{split}_images": resized(images, side), f"{split}_labels": labels}
+    return arrays

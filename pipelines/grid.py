@@ -37,12 +37,14 @@ class Grid:
 
     def cells(self, best: Mapping[str, float]) -> list[Cell]:
         """Seeds outermost: an interrupted comparison has every method and size once before any of them twice."""
-        return [self._cell(m, s, seed, best[m]) for seed in self.study.seeds for m in best for s in self.reached(m)]
+        held = self.study.held_out
+        seeds = self.study.seeds
+        return [self._cell(m, s, seed, best[m], held) for seed in seeds for m in best for s in self.reached(m)]
 
     def best(self, book: Book) -> dict[str, float]:
         """Each method's best learning rate; the first where no trial is kept."""
         return {m: book.best_rate(trials) or self.rates[0] for m, trials in self.trials().items()}
 
-    def _cell(self, method: str, size: TargetSpec, seed: int, lr: float, held_out: bool = False) -> Cell:
+    def _cell(self, method: str, size: TargetSpec, seed: int, lr: float, held_out: bool) -> Cell:
         steps = tuple(self.study.steps)
         return Cell(method, size.embed_dim, size.depth, seed, lr, steps, self.dataset, self.transfer, held_out)

@@ -11,7 +11,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from wave.errors import WaveError
 
-from .data import Split, stratified
+from .data import Split, choose_held_out, stratified
 from .images import decode, eval_pixels
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -24,14 +24,15 @@ class ImageFolder:
     """The files of a folder of images. ``val`` is read as the test split, else ``test`` (ImageNet's has no labels).
 
     Classes are the folders in train, sorted. Training files are shuffled by a fixed seed: a shard holds all classes.
+    ``held_out`` of them become a split of their own.
     """
 
-    def __init__(self, source: Path, size: int) -> None:
+    def __init__(self, source: Path, size: int, held_out: int = 0) -> None:
         if not source.is_dir():
             raise WaveError(f"{source}: no such folder; it should hold train/CLASS/ and val/CLASS/ with images")
-        held_out = next((source / name for name in ("val", "test") if (source / name).is_dir()), None)
-        if not (source / "train").is_dir() or held_out is None:
-            lacks = "val/ or test/" if held_out is None and (source / "train").is_dir() else "train/"
+        test = next((source / name for name in ("val", "test") if (source / name).is_dir()), None)
+        if not (source / "train").is_dir() or test is None:
+            lacks = "val/ or test/" if test is None and (source / "train").is_dir() else "train/"
             raise WaveError(f"{source}: has no {lacks}; it should hold train/CLASS/ and val/CLASS/ with images")
         self.size = size
         self.classes = tuple(_folders(source / "train"))
@@ -39,10 +40,15 @@ class ImageFolder:
             raise WaveError(f"{source / 'train'}: has no folder; each class is a folder of images")
         self.files: dict[Split, list[tuple[str, int]]] = {
             "train": self._list(source / "train"),
-            "test": self._list(held_out),
+            "test": self._list(test),
         }
         order = np.random.default_rng(0).permutation(len(self.files["train"]))
-        self.files["train"] = [self.files["train"][i] for i in order]
+        train = [self.files["train"][i] for i in order]
+        if held_out:
+            held = choose_held_out(np.array([label for _, label in train]), held_out)
+            self.files["held_out"] = [file for file, apart in zip(train, held, strict=True) if apart]
+            train = [file for file, apart in zip(train, held, strict=True) if not apart]
+        self.files["train"] = train
 
     def _list(self, folder: Path) -> list[tuple[str, int]]:
         files: list[tuple[str, int]] = []

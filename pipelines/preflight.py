@@ -94,6 +94,8 @@ def _check_data(experiment: Experiment, dataset: Dataset) -> None:
     if dataset.encoding == "raw" and needs:
         raise WaveError(f"data.{needs[0]} has no effect on {dataset.path}, whose images are raw; leave it out")
     for split in SPLITS:
+        if not dataset.shards[split]:
+            continue
         if held_in_memory(dataset, settings, split):
             dataset.arrays(split)
         elif split == "train":

@@ -76,12 +76,17 @@ class Grid(Section):
 
 
 class Data(Section):
-    """Where the images are and what training does to them. See :mod:`pipelines.data` and :mod:`pipelines.loader`."""
+    """Where the images are and what training does to them. See :mod:`pipelines.data` and :mod:`pipelines.loader`.
+
+    ``held_out`` training images are kept apart when the set is converted: nothing trains on them, the comparison
+    chooses learning rates by them.
+    """
 
     path: Annotated[PathText, Field(min_length=1)]
     convert: Literal["digits", "fashion-mnist", "imagefolder"] | None = None
     source: PathText = ""
     image_size: Annotated[int, Field(ge=1, le=8192)] | None = None
+    held_out: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     in_memory: Literal["auto"] | bool = "auto"
     augment: str = ""

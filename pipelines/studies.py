@@ -35,7 +35,9 @@ class Variant(Section):
 class Study(Section):
     """Every method at every size it reaches, from every seed: accuracy at step 0 and after each of ``steps``, in one
     training of the longest. ``data`` names another data set than the ancestor's: the classifier is then drawn anew for
-    every method. ``learning_rates`` default to those of the comparison; the best one is chosen for each method."""
+    every method. ``learning_rates`` default to those of the comparison; of several each method's best on held-out
+    images is taken. ``held_out`` measures everything on those images, to choose between variants without the test set.
+    """
 
     name: Method
     methods: Annotated[list[Method], Field(min_length=1)]
@@ -43,6 +45,7 @@ class Study(Section):
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, default_factory=lambda: [0, 1, 2])]
     steps: Annotated[list[Count], Field(min_length=1, default_factory=lambda: [50, 200])]
     learning_rates: Rates | None = None
+    held_out: bool = False
     data: Data | None = None
 
     def smaller(self) -> "Study":
@@ -63,15 +66,13 @@ class Study(Section):
 
 
 class Evaluate(Section):
-    """The comparison; see :mod:`pipelines.evaluate`. Every cell reads batches of ``batch_size``; learning rates are
-    chosen on a share ``held_out`` of the training set. ``scaler_steps`` of a cell's steps train our scalers alone by
-    ``[initialise.recipe]``."""
+    """The comparison; see :mod:`pipelines.evaluate`. Every cell reads batches of ``batch_size``; ``scaler_steps`` of
+    its steps train our scalers alone by ``[initialise.recipe]``."""
 
     studies: Annotated[list[Study], Field(default_factory=list)]
     variants: Annotated[list[Variant], Field(default_factory=list)]
     learning_rates: Annotated[Rates, Field(default_factory=lambda: [1e-3])]
     batch_size: Count = 64
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
     scaler_steps: Annotated[int, Field(ge=0)] = 0
     train_images: Annotated[int, Field(ge=0)] = 0
     test_images: Annotated[int, Field(ge=0)] = 0

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from pipelines.config import Data
 from pipelines.convert import convert, prepared
-from pipelines.data import Dataset, open_dataset
+from pipelines.data import SPLITS, Dataset, open_dataset
 from pipelines.idx import DEBIAN, read_idx
 from tests.pipelines.image_data import file_bytes, line
 
@@ -220,6 +220,35 @@ def test_digits_at_another_size_are_the_same_digits(tmp_path: Path) -> None:
     assert np.abs(across @ small[:50, 0] @ across.T - large[:50, 0]).max() <= 0.51
     wrong = Data(path=settings.path, convert="digits", image_size=14)
     assert "was converted for 28x28 pixels, not data.image_size=14" in line(prepared, wrong)
+
+
+def test_held_out_images_are_a_split_of_their_own(tmp_path: Path) -> None:
+    settings = Data(path=str(tmp_path / "held"), convert="digits", held_out=137)
+    apart = prepared(settings)
+    whole = convert("digits", "", tmp_path / "whole")
+    rows = {split: apart.num_rows(split) for split in SPLITS}
+    assert rows == {"train": 1300, "test": 360, "held_out": 137} and whole.num_rows("held_out") == 0
+    images = [apart.arrays(split)[0].tobytes() for split in ("train", "held_out")]
+    both = {image.tobytes() for split in ("train", "held_out") for image in apart.arrays(split)[0]}
+    assert len(images[0]) + len(images[1]) == len(whole.arrays("train")[0].tobytes())
+    assert both == {image.tobytes() for image in whole.arrays("train")[0]}
+    assert np.bincount(apart.arrays("held_out")[1]).min() >= 13
+    assert apart.mean != whole.mean, "statistics are those of the images to train on"
+    assert "was converted with 137 images held out, not data.held_out=99" in line(
+        prepared, settings.model_copy(update={"held_out": 99})
+    )
+    assert "held_out=1437 of 1437" in line(convert, "digits", "", tmp_path / "none", held_out=1437)
+    assert not (tmp_path / "none").exists()
+
+
+def test_held_out_files_of_an_imagefolder(tmp_path: Path) -> None:
+    source = image_folder(tmp_path / "source", train=6)
+    dataset = convert("imagefolder", source, tmp_path / "out", image_size=32, held_out=4)
+    assert [dataset.num_rows(split) for split in SPLITS] == [8, 6, 4]
+    assert np.bincount(dataset.arrays("held_out")[1]).tolist() == [2, 2]
+    every = sorted(a.tobytes() for split in ("train", "held_out") for a in dataset.arrays(split)[0])
+    plain = convert("imagefolder", source, tmp_path / "plain", image_size=32)
+    assert every == sorted(a.tobytes() for a in plain.arrays("train")[0])
 
 
 def test_prepared_converts_once(tmp_path: Path) -> None:
