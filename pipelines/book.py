@@ -117,9 +117,8 @@ def _switched_on(settings: Any) -> Any:
 
 def stage1_settings(experiment: Experiment) -> dict[str, Any]:
     """What the stage 1 of a rival depends on: our budget."""
-    return experiment.distil.model_dump(mode="json", include={"recipe", "sizes_per_step"}) | {
-        "sampled": experiment.distil.sizes is not None
-    }
+    rules = experiment.distil
+    return {"recipe": rules.model_dump(mode="json", include={"recipe"}), "passes": rules.passes}
 
 
 def method_settings(experiment: Experiment) -> dict[str, Any]:

@@ -197,7 +197,10 @@ class Experiment(Section):
     def _as_paper(self) -> None:
         if self.initialise.recipe is None:
             raise SettingError("preset", '="paper" trains random scalers: give [initialise.recipe]')
-        for key, update in (("distil", {"sizes": None, "sizes_per_step": 1}), ("initialise", {"scalers": "random"})):
+        for key, update in (
+            ("distil", {"sizes": None, "sizes_per_step": 1, "sampling": "uniform", "auxiliary": True}),
+            ("initialise", {"scalers": "random"}),
+        ):
             object.__setattr__(self, key, getattr(self, key).model_copy(update=update))
 
     def _reduce(self) -> None:

@@ -1,11 +1,15 @@
 """What training costs: image passes, and multiply-accumulates of a size and of stage 1."""
 
+from functools import cache
+
 from wave.measure import macs
 from wave.spec import TargetSpec
 from wave.vit import Family
 
+from . import distil
 from .config import Experiment
 
+_DRAWN = 2000  # steps whose sizes are drawn, for their mean cost
 BACKWARD = 3  # a training step costs about three forward passes
 
 
@@ -18,13 +22,14 @@ def count_macs(family: Family, size: TargetSpec) -> int:
 def stage1_cost(experiment: Experiment, family: Family, steps_per_epoch: int) -> tuple[int, float]:
     """Image passes through models in training, and multiply-accumulates with the teacher's forward passes.
 
-    Each step reads its batch at the auxiliary size and at every sampled size.
+    Each step reads its batch at every size that is drawn, and at the auxiliary one unless that is switched off.
     """
     rules, own = experiment.distil, count_macs(family, family.size)
     images = _stage1_images(experiment, steps_per_epoch)
-    sampled = [count_macs(family, s) for s in rules.sizes.specs()] if rules.sizes else []
-    extra = rules.sizes_per_step * sum(sampled) / len(sampled) if sampled else 0.0
-    return images * rules.passes, (BACKWARD * (own + extra) + own) * images
+    draw, cost = distil.sampler(experiment), cache(lambda size: count_macs(family, size))
+    steps = range(min(rules.recipe.total_steps(steps_per_epoch), _DRAWN))
+    drawn = sum(cost(size) for step in steps for size in draw(step)) / len(steps) if draw else 0.0
+    return images * rules.passes, (BACKWARD * (rules.auxiliary * own + drawn) + own) * images
 
 
 def rival_cost(experiment: Experiment, family: Family, steps_per_epoch: int) -> tuple[int, float]:

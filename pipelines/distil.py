@@ -10,7 +10,7 @@ from torch import nn
 from wave.condense import condense
 from wave.errors import WaveError
 from wave.measure import accuracy, num_parameters
-from wave.multisize import MultiSize, SizeSampler
+from wave.multisize import MultiSize, SizeSampler, inverse_cost
 from wave.resample import Resampling
 from wave.spec import TargetSpec
 from wave.storage import Templates
@@ -31,6 +31,14 @@ def resampling(experiment: Experiment) -> Resampling:
     strength = settings.symmetry_strength
     rule = Resampling(settings.depth, settings.width_scale, settings.symmetry, seed=experiment.seed)
     return rule if strength is None else replace(rule, strength=strength)
+
+
+def sampler(experiment: Experiment) -> SizeSampler | None:
+    """What draws the further sizes of each step; None where stage 1 has one size."""
+    rules = experiment.distil
+    specs = rules.sizes.specs() if rules.sizes else []
+    weights = inverse_cost(specs) if rules.sampling == "inverse_cost" else None
+    return SizeSampler(specs, rules.sizes_per_step, experiment.seed, weights) if specs else None
 
 
 def key(experiment: Experiment, origin: Mapping[str, Any]) -> str:
@@ -86,10 +94,8 @@ def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wo
     model = condense(
         teacher.model, spec, start=experiment.templates.start, size=size, options=rule, seed=experiment.seed
     )
-    sizes = experiment.distil.sizes.specs() if experiment.distil.sizes else []
-    for target in sizes:
+    for target in experiment.distil.sizes.specs() if experiment.distil.sizes else []:
         spec.check(family.resolve(target).embed_dim)
-    sampler = SizeSampler(sizes, experiment.distil.sizes_per_step, experiment.seed) if sizes else None
 
     def keep(trained: nn.Module, metrics: dict[str, Any]) -> None:
         if not isinstance(trained, MultiSize):
@@ -111,4 +117,5 @@ def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wo
         }
         Templates.of(trained.auxiliary, family, rule, info).save(workspace.templates)
 
-    return Work("stage 1", experiment.distil.recipe, MultiSize(model, family, size, rule), keep, teacher, sampler)
+    sizes = MultiSize(model, family, size, rule, always=experiment.distil.auxiliary)
+    return Work("stage 1", experiment.distil.recipe, sizes, keep, teacher, sampler(experiment))

@@ -197,7 +197,11 @@ class Templates(Section):
 
 
 class Distil(Section):
-    """Stage 1. ``workers`` is a number, or [min, max] for an elastic group; ``sizes`` are sampled."""
+    """Stage 1. ``workers`` is a number, or [min, max] for an elastic group.
+
+    ``sizes`` are sampled, ``sizes_per_step`` of them a step: with equal chance, or by ``inverse_cost`` so that each
+    takes the same share of the computing. ``auxiliary`` reads every batch at the auxiliary size besides.
+    """
 
     recipe: Recipe
     workers: Count | tuple[Count, Count] = 1
@@ -206,11 +210,13 @@ class Distil(Section):
     max_failures: Annotated[int, Field(ge=-1)] = 3
     sizes: Grid | None = None
     sizes_per_step: Count = 1
+    sampling: Literal["uniform", "inverse_cost"] = "uniform"
+    auxiliary: bool = True
 
     @property
     def passes(self) -> int:
         """How many models read each batch: the auxiliary one, and those of the sampled sizes."""
-        return 1 + (self.sizes_per_step if self.sizes else 0)
+        return int(self.auxiliary) + (self.sizes_per_step if self.sizes else 0)
 
     @property
     def worker_range(self) -> tuple[int, int]:
@@ -228,8 +234,9 @@ class Distil(Section):
                 near = " and ".join(str(n) for n in (low, low + workers) if n)
                 text = f"={self.recipe.batch_size} is not a multiple of {workers} workers; nearest: {near}"
                 raise SettingError("recipe.batch_size", text)
-        if self.sizes is None and self.sizes_per_step != 1:
-            raise SettingError("sizes_per_step", "has no effect without distil.sizes; leave it out")
+        for key, plain in (("sizes_per_step", 1), ("sampling", "uniform"), ("auxiliary", True)):
+            if self.sizes is None and getattr(self, key) != plain:
+                raise SettingError(key, "has no effect without distil.sizes; leave it out")
         if self.sizes and self.sizes_per_step > (number := len(self.sizes.specs())):
             text = f"={self.sizes_per_step} is more than the {number} sizes of distil.sizes; nearest: {number}"
             raise SettingError("sizes_per_step", text)

@@ -23,12 +23,22 @@ from .vit import BANK, Family, own_state, templated
 class MultiSize(nn.Module):
     """``model(images, targets)`` gives the logits (B, K) of the auxiliary model and of each target, in that order.
 
-    ``auxiliary`` is a templated model of ``family``. Raises :class:`WaveError` for a target the templates cannot build
-    and for one with other classes or images, which cannot read the same batch.
+    ``auxiliary`` is a templated model of ``family``. With ``always=False`` it does not read the images itself: only the
+    targets do, its own size among them when it is drawn; without any target it does. Raises :class:`WaveError` for a
+    target the templates cannot build and for one with other classes or images, which cannot read the same batch.
     """
 
-    def __init__(self, auxiliary: VisionTransformer, family: Family, size: TargetSpec, options: Resampling) -> None:
+    def __init__(
+        self,
+        auxiliary: VisionTransformer,
+        family: Family,
+        size: TargetSpec,
+        options: Resampling,
+        *,
+        always: bool = True,
+    ) -> None:
         super().__init__()
+        self.always = always
         self.auxiliary = auxiliary
         self.family = family
         self.size = family.resolve(size)
@@ -37,7 +47,11 @@ class MultiSize(nn.Module):
         self._skeletons: dict[TargetSpec, VisionTransformer] = {}
 
     def forward(self, images: Tensor, targets: Sequence[TargetSpec] = ()) -> list[Tensor]:
-        return [self.auxiliary(images), *(self._bound(t)(images) for t in targets)]
+        if self.always or not targets:
+            return [self.auxiliary(images), *(self._bound(t)(images) for t in targets)]
+        logits = [self._bound(t)(images) for t in targets]
+        # DDP wants a gradient of every parameter: layers that no target reads get zero.
+        return [logits[0] + 0 * sum(p.sum() for p in self.parameters()), *logits[1:]]
 
     def _bound(self, target: TargetSpec) -> nn.Module:
         full = self.family.resolve(target)
@@ -79,15 +93,25 @@ def bind(skeleton: nn.Module, state: Mapping[str, Tensor]) -> None:
 class SizeSampler:
     """``sampler(step)``: the further sizes of one step, the same on every worker and after a resume.
 
-    Each step draws ``per_step`` different sizes with equal chance.
+    Each step draws ``per_step`` different sizes, with equal chance or in proportion to ``weights``.
     """
 
-    def __init__(self, targets: Sequence[TargetSpec], per_step: int = 1, seed: int = 0) -> None:
+    def __init__(
+        self, targets: Sequence[TargetSpec], per_step: int = 1, seed: int = 0, weights: Sequence[float] | None = None
+    ) -> None:
         self.targets = list(targets)
+        self.weights = torch.tensor(weights or [1.0] * len(self.targets))
         self.per_step = min(per_step, len(self.targets))
         self.seed = seed
 
     def __call__(self, step: int) -> list[TargetSpec]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        order = torch.randperm(len(self.targets), generator=generator)[: self.per_step]
+        if not self.targets:
+            return []
+        order = torch.multinomial(self.weights, self.per_step, generator=generator)
         return [self.targets[int(i)] for i in order]
+
+
+def inverse_cost(targets: Sequence[TargetSpec]) -> list[float]:
+    """Weights by which every size takes about the same share of the computing: 1 / (depth * embed_dim^2)."""
+    return [1 / (target.depth * target.embed_dim**2) for target in targets]

@@ -12,16 +12,23 @@ from wave import Batch, Family, MultiSize, Recipe, SizeSampler, TargetSpec, Trai
 SIZES = [TargetSpec(8, 1), TargetSpec(32, 3), TargetSpec(24, 2), TargetSpec(16, 4)]
 
 
-def build(many: bool) -> torch.nn.Module:
+MODES = ("one size", "many sizes", "many without the auxiliary one")
+
+
+def build(mode: str) -> torch.nn.Module:
     ancestor = tiny()
     model, family = condense(ancestor, spec_of(ancestor, count=8)), Family.of(ancestor)
-    return MultiSize(model, family, family.size, exact(symmetry="split", depth="linear")) if many else model
+    if mode == MODES[0]:
+        return model
+    always = mode == MODES[1]
+    rule = exact(symmetry="split", depth="linear" if always else "nearest")  # nearest: some layers are read by no size
+    return MultiSize(model, family, family.size, rule, always=always)
 
 
-def train(model: torch.nn.Module, many: bool, part: slice) -> dict[str, torch.Tensor]:
+def train(model: torch.nn.Module, mode: str, part: slice) -> dict[str, torch.Tensor]:
     """Three steps; the gradients of the last and the parameters after it."""
     recipe = Recipe(steps=3, log_every=1, lr=1e-3, clip_grad=0)
-    sampler = SizeSampler(SIZES, 2, seed=1) if many else None
+    sampler = None if mode == MODES[0] else SizeSampler(SIZES, 2 if mode == MODES[1] else 1, seed=1)
     trainer = Trainer(model, recipe, 3, sampler=sampler)
 
     def batches(step: int):
@@ -39,7 +46,7 @@ def main(rank: int, store: str, out: str) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     try:
         part = slice(2 * rank, 2 * rank + 2)
-        result = {many: train(DistributedDataParallel(build(many)), many, part) for many in (False, True)}
+        result = {mode: train(DistributedDataParallel(build(mode)), mode, part) for mode in MODES}
         if rank == 0:
             torch.save(result, out)
     finally:

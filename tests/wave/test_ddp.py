@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.wave.ddp_worker import build, train
+from tests.wave.ddp_worker import MODES, build, train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,12 +36,12 @@ def test_two_processes_equal_one(tmp_path: Path):
         for worker in workers:
             worker.kill()
     found = torch.load(tmp_path / "out.pt", weights_only=True)
-    for many in (False, True):
-        expected = train(build(many), many, slice(None))
-        assert found[many].keys() == expected.keys()
+    for mode in MODES:
+        expected = train(build(mode), mode, slice(None))
+        assert found[mode].keys() == expected.keys()
         for name, value in expected.items():
             if name.endswith("qkv.bias") and not name.startswith("gradient."):
                 continue  # keys' biases have no gradient but rounding, which Adam makes as large as any
             torch.testing.assert_close(
-                found[many][name], value, atol=2e-5, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
+                found[mode][name], value, atol=2e-5, rtol=1e-3, msg=lambda m, n=name, mode=mode: f"{mode}, {n}: {m}"
             )

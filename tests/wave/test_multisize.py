@@ -19,6 +19,7 @@ from wave import (
     initialise,
     resample,
 )
+from wave.multisize import inverse_cost
 from wave.vit import own_state
 
 SIZES = [TargetSpec(8, 1), TargetSpec(16, 4), TargetSpec(24, 2), TargetSpec(32, 3), TargetSpec(16, 2)]
@@ -128,6 +129,34 @@ def test_the_sampler_is_a_function_of_step_and_seed():
     for target in SIZES:  # equal chance, within five standard deviations
         share = sum(target in targets for targets in drawn)
         assert abs(share - 80) < 5 * math.sqrt(200 * 0.4 * 0.6)
+
+
+def test_sizes_alone_give_a_gradient_to_every_parameter_and_zero_to_layers_that_none_reads():
+    model, small = build(exact()), TargetSpec(16, 1)
+    model.always = False
+    both = model(images(), [small, TargetSpec(32, 3)])
+    model.always = True
+    _, *same = model(images(), [small, TargetSpec(32, 3)])
+    assert len(both) == 2
+    torch.testing.assert_close(both, same)
+    model.always = False
+    model(images(), [small])[0].sum().backward()
+    grads = {k: p.grad for k, p in model.named_parameters()}
+    assert all(g is not None for g in grads.values())
+    depth = len(model.auxiliary.blocks)
+    read = [bool(grads[f"auxiliary.blocks.{i}.mlp.fc1.scalers"].abs().sum() > 0) for i in range(depth)]
+    assert sum(read) == 1, "a model of one layer reads one layer"
+    assert len(model(images())) == 1, "without sizes the auxiliary model reads the images"
+
+
+def test_weights_draw_each_size_in_proportion():
+    drawn = [SizeSampler(SIZES, 1, seed=1, weights=inverse_cost(SIZES))(step)[0] for step in range(2000)]
+    weights = inverse_cost(SIZES)
+    for target, weight in zip(SIZES, weights, strict=True):
+        share = weight / sum(weights)
+        assert abs(drawn.count(target) - 2000 * share) < 5 * math.sqrt(2000 * share * (1 - share))
+    spent = [drawn.count(t) * t.depth * t.embed_dim**2 for t in SIZES]
+    assert max(spent) < 1.5 * min(spent), "each size takes the same share of the computing"
 
 
 def test_the_sampler_draws_no_more_sizes_than_there_are():
