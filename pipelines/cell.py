@@ -26,7 +26,7 @@ from .config import Experiment, parse
 from .cost import BACKWARD, count_macs
 from .data import Dataset, open_dataset
 from .distil import resampling
-from .loader import MemoryBatches, eval_batches
+from .loader import MemoryBatches, eval_batches, remembers
 from .session import use_assigned_cpus
 from .trial import Arrays
 from .workspace import Workspace
@@ -182,6 +182,8 @@ def train_rival(place: Place, arrays: Arrays, method: str) -> None:
     )
     steps = recipe.total_steps(batches.steps_per_epoch) * distil.passes
     teacher = Teacher(model, dataset.mean, dataset.std, mean, std)
+    if remembers(dataset, experiment.data, recipe):
+        batches.remember(teacher, len(dataset.classes))
     trainer = Trainer(stage1, recipe, steps, teacher=teacher, num_classes=len(dataset.classes), seed=experiment.seed)
     for _ in trainer.run(batches):
         pass

@@ -8,6 +8,8 @@ from wave.vit import Family
 
 from . import distil
 from .config import Experiment
+from .data import Dataset
+from .loader import remembers
 
 _DRAWN = 2000  # steps whose sizes are drawn, for their mean cost
 BACKWARD = 3  # a training step costs about three forward passes
@@ -19,27 +21,40 @@ def count_macs(family: Family, size: TargetSpec) -> int:
     return macs(family.create(full, device="meta"), full.img_size or 0, family.in_chans)
 
 
-def stage1_cost(experiment: Experiment, family: Family, steps_per_epoch: int) -> tuple[int, float]:
+def stage1_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tuple[int, float]:
     """Image passes through models in training, and multiply-accumulates with the teacher's forward passes.
 
     Each step reads its batch at every size that is drawn, and at the auxiliary one unless that is switched off.
     """
     rules, own = experiment.distil, count_macs(family, family.size)
-    images = _stage1_images(experiment, steps_per_epoch)
+    steps, images = _stage1_steps(experiment, dataset)
     draw, cost = distil.sampler(experiment), cache(lambda size: count_macs(family, size))
-    steps = range(min(rules.recipe.total_steps(steps_per_epoch), _DRAWN))
-    drawn = sum(cost(size) for step in steps for size in draw(step)) / len(steps) if draw else 0.0
-    return images * rules.passes, (BACKWARD * (rules.auxiliary * own + drawn) + own) * images
+    few = range(min(steps, _DRAWN))
+    drawn = sum(cost(size) for step in few for size in draw(step)) / len(few) if draw else 0.0
+    taught = _teacher_passes(experiment, dataset, images, rules.worker_range[1])
+    return images * rules.passes, BACKWARD * (rules.auxiliary * own + drawn) * images + own * taught
 
 
-def rival_cost(experiment: Experiment, family: Family, steps_per_epoch: int) -> tuple[int, float]:
+def rival_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tuple[int, float]:
     """The same of the stage 1 of a rival that has one: all its steps at the ancestor's size, as many image passes as
     ours makes."""
-    images = _stage1_images(experiment, steps_per_epoch) * experiment.distil.passes
-    return images, float((BACKWARD + 1) * count_macs(family, family.size) * images)
+    own, images = count_macs(family, family.size), _stage1_steps(experiment, dataset)[1] * experiment.distil.passes
+    return images, own * (BACKWARD * images + _teacher_passes(experiment, dataset, images, 1))
 
 
-def _stage1_images(experiment: Experiment, steps_per_epoch: int) -> int:
-    """Images that stage 1 reads, each of them once."""
+def _stage1_steps(experiment: Experiment, dataset: Dataset) -> tuple[int, int]:
+    """Steps, and the images that they read, each of them once."""
     recipe = experiment.distil.recipe
-    return recipe.total_steps(steps_per_epoch) * recipe.batch_size
+    steps = recipe.total_steps(-(-dataset.num_rows("train") // recipe.batch_size))
+    return steps, steps * recipe.batch_size
+
+
+def _teacher_passes(experiment: Experiment, dataset: Dataset, images: int, workers: int) -> float:
+    """Images that the teacher reads: all, or where logits are remembered each one once on each worker that meets it
+    (in mean over orders)."""
+    recipe, rows = experiment.distil.recipe, dataset.num_rows("train")
+    if not recipe.kl_weight:
+        return 0.0
+    if not remembers(dataset, experiment.data, recipe):
+        return float(images)
+    return rows * workers * (1 - max(0.0, 1 - 1 / workers) ** (images / rows)) if images > rows else float(images)

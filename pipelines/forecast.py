@@ -17,6 +17,7 @@ from .cell import OURS, Cell
 from .config import Experiment, load
 from .convert import prepared
 from .cost import BACKWARD, count_macs, rival_cost, stage1_cost
+from .data import Dataset
 from .evaluate import variants
 from .grid import Grid
 from .loader import training_batches
@@ -52,14 +53,14 @@ def plan(file: str, overrides: Sequence[str]) -> int:
     if experiment.ancestor.recipe is not None:
         images = experiment.ancestor.recipe.total_steps(epoch) * experiment.ancestor.recipe.batch_size
         stages.append(("ancestor", images, BACKWARD * own * images))
-    stages.append(("stage 1", *stage1_cost(experiment, family, epoch)))
+    stages.append(("stage 1", *stage1_cost(experiment, family, dataset)))
     recipe = experiment.initialise.recipe
     if recipe is not None:
         images = recipe.total_steps(epoch) * recipe.batch_size * (2 if experiment.initialise.compare_scratch else 1)
         total = sum(cost[family.resolve(t)] for t in experiment.target_specs())
         stages.append((f"stage 2, {len(rows)} sizes", images * len(rows), float(BACKWARD * total * images)))
     if experiment.evaluate.studies:
-        stages += stages_cost(variants(experiment), family, epoch)
+        stages += stages_cost(variants(experiment), family, dataset)
         cells, images, work = comparison_cost(experiment, family, dataset.num_rows("test"))
         stages.append((f"evaluate, {cells} cells", images, work))
     share = spec.num_parameters() / num_parameters(family.create(family.size, device="meta"))
@@ -82,7 +83,7 @@ def _rate(family: Family, forward: int, seconds: float = 3.0) -> float:
 
 
 def stages_cost(
-    experiments: Mapping[str, Experiment], family: Family, steps_per_epoch: int
+    experiments: Mapping[str, Experiment], family: Family, dataset: Dataset
 ) -> list[tuple[str, int, float]]:
     """Name, image passes and multiply-accumulates of the stages 1 that a comparison needs besides ours: one for all
     variants that share templates, and one a rival that has one. ``experiments`` are by method."""
@@ -90,9 +91,9 @@ def stages_cost(
     methods = dict.fromkeys(method for study in own.evaluate.studies for method in study.methods)
     owner = owners(experiments, {"key": ""})
     needed = dict.fromkeys(owner[m] for m in methods if owner.get(m, OURS) != OURS)
-    variants = [stage1_cost(experiments[m], family, steps_per_epoch) for m in needed]
+    variants = [stage1_cost(experiments[m], family, dataset) for m in needed]
     rivals = [m for m in methods if m in BASELINES and BASELINES[m].stage1 is not None]
-    each = [rival_cost(own, family, steps_per_epoch)] * len(rivals)
+    each = [rival_cost(own, family, dataset)] * len(rivals)
     named = ((f"stage 1 of {len(variants)} variants", variants), (f"stage 1 of {len(rivals)} rivals", each))
     return [(name, sum(c[0] for c in costs), sum(c[1] for c in costs)) for name, costs in named if costs]
 

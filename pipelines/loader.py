@@ -10,9 +10,10 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wave.errors import WaveError
-from wave.recipe import Batch
+from wave.recipe import Batch, Recipe
 
 from .data import Dataset, Split
 from .images import Augment, crop_and_flip, normalise
@@ -65,6 +66,15 @@ class MemoryBatches:
             )
         self.steps_per_epoch = -(-len(images) // batch_size)
         self._order: tuple[int, NDArray[np.int64]] | None = None
+        self._teacher: Callable[[Tensor], Tensor] | None = None
+
+    def remember(self, teacher: Callable[[Tensor], Tensor], classes: int) -> None:
+        """Let batches carry ``teacher``'s logits (B, ``classes``); it reads each image once, when it first comes.
+
+        For images that nothing changes, here or later.
+        """
+        self._teacher = teacher
+        self.teacher_logits = np.full((len(self.images), classes), np.nan, np.float32)
 
     def __call__(self, start_step: int = 0) -> Iterator[Batch]:
         """Batches from ``start_step`` on."""
@@ -82,7 +92,11 @@ class MemoryBatches:
         if self.augment.hflip or self.augment.random_crop:
             draws = np.random.default_rng([self.seed, step, 1]).random((self.batch_size, 4))
             images = crop_and_flip(images, self.augment, draws[mine])
-        logits = None if self.teacher_logits is None else torch.from_numpy(self.teacher_logits[index])
+        logits = None
+        if self.teacher_logits is not None:
+            if self._teacher is not None and (new := np.isnan(self.teacher_logits[index, 0])).any():
+                self.teacher_logits[index[new]] = self._teacher(images[torch.from_numpy(new)]).float().cpu().numpy()
+            logits = torch.from_numpy(self.teacher_logits[index])
         return Batch(images, torch.from_numpy(self.labels[index]), logits)
 
     def _indices(self, start: int, count: int) -> NDArray[np.int64]:
@@ -136,6 +150,13 @@ def held_in_memory(dataset: Dataset, settings: Data, split: Split = "train") -> 
     if settings.in_memory == "auto":
         return dataset.encoding == "raw" and dataset.num_bytes(split) < _IN_MEMORY_BYTES
     return settings.in_memory
+
+
+def remembers(dataset: Dataset, settings: Data, recipe: Recipe) -> bool:
+    """Whether a training reads its images unchanged and from memory, so that its teacher need read each only once."""
+    changed = settings.changes_images or recipe.mixup or recipe.cutmix
+    fits = dataset.num_rows("train") * len(dataset.classes) * 4 < _IN_MEMORY_BYTES
+    return held_in_memory(dataset, settings) and fits and not changed
 
 
 def augment_of(settings: Data) -> Augment:

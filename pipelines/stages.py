@@ -23,7 +23,6 @@ from .config import Experiment
 from .cost import rival_cost, stage1_cost
 from .data import Dataset
 from .initialise import reason
-from .loader import training_batches
 from .progress import Count
 from .trial import Arrays
 from .workspace import Workspace, key_of, write_text
@@ -99,14 +98,13 @@ class Stages:
         :meth:`prepare`."""
         known: dict[str, Any] = {"ancestor_dataset": self.dataset.path.name}
         own = self.experiments.get(method, self.experiments[""])
-        epoch = training_batches(self.dataset, own.data, own.distil.recipe.batch_size, 0).steps_per_epoch
         if is_ours(method):
-            images, work = stage1_cost(own, self.family, epoch)
+            images, work = stage1_cost(own, self.family, self.dataset)
             return {**known, **self.shares[method], "stage1_images": images, "stage1_macs": work}
         make = BASELINES[method].stage1
         if make is None:
             return known
-        images, work = rival_cost(own, self.family, epoch)
+        images, work = rival_cost(own, self.family, self.dataset)
         share = num_parameters(make(self.family)) / self.origin["parameters"]
         return {**known, "share_all": share, "stage1_images": images, "stage1_macs": work}
 

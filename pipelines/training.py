@@ -24,7 +24,7 @@ from wave.train import Trainer
 
 from .config import Experiment, parse
 from .data import Dataset, reopen
-from .loader import training_batches
+from .loader import MemoryBatches, remembers, training_batches
 from .session import line, teller, use_assigned_cpus
 from .workspace import Workspace, write_text
 
@@ -153,11 +153,14 @@ def _worker(config: dict[str, Any]) -> None:
         return
     recipe = work.recipe
     batches = training_batches(dataset, experiment.data, recipe.batch_size, experiment.seed, rank, world)
+    teacher = work.teacher.to(device) if work.teacher is not None else None
+    if teacher is not None and isinstance(batches, MemoryBatches) and remembers(dataset, experiment.data, recipe):
+        batches.remember(lambda images, read=teacher: read(images.to(device)), len(dataset.classes))
     trainer = Trainer(
         prepare_model(work.model, move_to_device=True),
         recipe,
         recipe.total_steps(batches.steps_per_epoch),
-        teacher=work.teacher.to(device) if work.teacher is not None else None,
+        teacher=teacher,
         sampler=work.sampler,
         num_classes=len(dataset.classes),
         seed=experiment.seed,

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wave.spec import TargetSpec
-from wave.vit import Family
 
-from .. import ancestor
 from ..cell import OURS
-from ..cost import BACKWARD, stage1_cost
+from ..cost import BACKWARD
 from ..results import scaled
 from .rows import Evidence, Found, Row
 from .tables import Table, Text
@@ -73,15 +71,11 @@ def row_at(found: Found, method: str, size: TargetSpec, steps: int) -> Row:
 
 
 def _stage1(evidence: Evidence) -> dict[Unit, float] | None:
-    """As a row of ours says; else computed from the run's ancestor, if it is there."""
+    """As a row of ours says."""
     for row in evidence.rows:
         if row["method"] == OURS and "stage1_images" in row:
             return {"images": row["stage1_images"], "macs": row["stage1_macs"]}
-    if evidence.experiment.distil.recipe.steps is None or not (evidence.workspace.ancestor / "config.json").is_file():
-        return None
-    family = Family.of(ancestor.load(evidence.workspace.ancestor)[0])
-    images, work = stage1_cost(evidence.experiment, family, 1)
-    return {"images": images, "macs": work}
+    return None
 
 
 def _ancestor(evidence: Evidence, unit: Unit) -> float | None:

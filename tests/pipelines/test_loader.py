@@ -64,6 +64,22 @@ def test_images_labels_and_logits_stay_together() -> None:
         assert torch.equal(batch.teacher_logits[:, 1], -batch.labels.float())
 
 
+def test_a_remembered_teacher_reads_every_image_once() -> None:
+    read: list[int] = []
+
+    def teacher(images: torch.Tensor) -> torch.Tensor:
+        numbers = (images[:, 0, 0, 0] * 255).round()
+        read.extend(int(number) for number in numbers)
+        return torch.stack([numbers, -numbers], 1)
+
+    batches = memory(12, 4)
+    batches.remember(teacher, 2)
+    for batch in take(batches, 0, 12):  # four epochs
+        assert batch.teacher_logits is not None
+        assert torch.equal(batch.teacher_logits, torch.stack([batch.labels, -batch.labels], 1).float())
+    assert sorted(read) == list(range(12))
+
+
 def test_seed_and_epoch_change_the_order() -> None:
     orders = [
         torch.cat([b.labels for b in take(memory(40, 10, seed), start, 4)]) for seed, start in ((0, 0), (0, 4), (1, 0))
