@@ -78,6 +78,8 @@ def _study(found: Found, changed: dict[str, str]) -> Part | None:
     part = Part(f"Study {found.study.name}{where}")
     if found.grid.transfer:
         part.text.append("Other data than the ancestor's; every method starts with a classifier drawn at random.")
+    if found.study.held_out:
+        part.text.append("Accuracy on held-out images instead of the test set: to choose between methods.")
     shared = any("share" in row for row in found.rows) and len(found.study.methods) > 1
     variants = any(method.startswith("wave_") for method in found.study.methods)
     if shared and variants:

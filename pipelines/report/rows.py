@@ -34,7 +34,7 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """One study and its rows, those of held-out images not among them."""
+    """One study and its rows, those by which learning rates were chosen not among them."""
 
     study: Study
     grid: Grid
