@@ -91,7 +91,7 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
     part = "held_out" if cell.held_out else "test"
     seen = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     start, total = time.perf_counter(), max(cell.steps)
-    model, spent = _started(experiment, place.workspace, dataset, cell, batches, total)
+    model, spent = started(experiment, place.workspace, dataset, cell, batches, total)
     forward = count_macs(Family.of(model), cell.target)
     left = max(total - spent, 1)
     recipe = Recipe(
@@ -110,7 +110,7 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
     return rows
 
 
-def _started(
+def started(
     experiment: Experiment, workspace: Workspace, dataset: Dataset, cell: Cell, batches: MemoryBatches, total: int
 ) -> tuple[nn.Module, int]:
     """The cell's model before training of all weights, and the steps that making it took."""
