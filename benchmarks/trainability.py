@@ -1,9 +1,9 @@
 """How every method's weights stand before training: their scale, the loss, its gradient and its curvature.
 
-``python -m benchmarks.trainability FILE OUT``: FILE is an experiment that was evaluated here. OUT gets one JSON object a
-line for each method and each of a few sizes of the first study: root mean square of the weights of each kind over all
-layers, and on 512 training images the cross-entropy, the norm of its gradient, and its sharpness: the largest eigenvalue
-of its Hessian, by power iteration (Hessian-vector products; Pearlmutter 1994).
+``python -m benchmarks.trainability FILE OUT``: FILE is an experiment that was evaluated here. OUT gets a JSON line for
+each method and each of a few sizes of the first study: root mean square of the weights of each kind over all layers;
+and on 512 training images the cross-entropy, the norm of its gradient, and its sharpness, which is the largest
+eigenvalue of its Hessian, by power iteration (Hessian-vector products; Pearlmutter 1994).
 """
 
 import json
@@ -75,7 +75,7 @@ def curvature(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, flo
         product = torch.autograd.grad(flat @ vector, weights, retain_graph=True)
         image = torch.cat([p.flatten() for p in product])
         value, vector = float(image @ vector), image
-    return {"loss": float(loss), "gradient_norm": float(flat.norm()), "sharpness": value}
+    return {"loss": float(loss.detach()), "gradient_norm": float(flat.detach().norm()), "sharpness": value}
 
 
 if __name__ == "__main__":
