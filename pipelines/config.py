@@ -198,7 +198,7 @@ class Experiment(Section):
         if self.initialise.recipe is None:
             raise SettingError("preset", '="paper" trains random scalers: give [initialise.recipe]')
         for key, update in (
-            ("distil", {"sizes": None, "sizes_per_step": 1, "sampling": "uniform", "auxiliary": True}),
+            ("distil", {"sizes": None, "sizes_per_step": 1, "cost_power": 0.0, "auxiliary": True}),
             ("initialise", {"scalers": "random"}),
         ):
             object.__setattr__(self, key, getattr(self, key).model_copy(update=update))

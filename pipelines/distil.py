@@ -37,7 +37,7 @@ def sampler(experiment: Experiment) -> SizeSampler | None:
     """What draws the further sizes of each step; None where stage 1 has one size."""
     rules = experiment.distil
     specs = rules.sizes.specs() if rules.sizes else []
-    weights = inverse_cost(specs) if rules.sampling == "inverse_cost" else None
+    weights = inverse_cost(specs, rules.cost_power)
     return SizeSampler(specs, rules.sizes_per_step, experiment.seed, weights) if specs else None
 
 

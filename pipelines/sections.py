@@ -199,8 +199,9 @@ class Templates(Section):
 class Distil(Section):
     """Stage 1. ``workers`` is a number, or [min, max] for an elastic group.
 
-    ``sizes`` are sampled, ``sizes_per_step`` of them a step: with equal chance, or by ``inverse_cost`` so that each
-    takes the same share of the computing. ``auxiliary`` reads every batch at the auxiliary size besides.
+    ``sizes`` are sampled, ``sizes_per_step`` of them a step, each in proportion to its cost to the power of
+    ``-cost_power``: 0 is equal chance, 1 an equal share of the computing. ``auxiliary`` reads every batch at the
+    auxiliary size besides.
     """
 
     recipe: Recipe
@@ -210,7 +211,7 @@ class Distil(Section):
     max_failures: Annotated[int, Field(ge=-1)] = 3
     sizes: Grid | None = None
     sizes_per_step: Count = 1
-    sampling: Literal["uniform", "inverse_cost"] = "uniform"
+    cost_power: Share = 0.0
     auxiliary: bool = True
 
     @property
@@ -234,7 +235,7 @@ class Distil(Section):
                 near = " and ".join(str(n) for n in (low, low + workers) if n)
                 text = f"={self.recipe.batch_size} is not a multiple of {workers} workers; nearest: {near}"
                 raise SettingError("recipe.batch_size", text)
-        for key, plain in (("sizes_per_step", 1), ("sampling", "uniform"), ("auxiliary", True)):
+        for key, plain in (("sizes_per_step", 1), ("cost_power", 0.0), ("auxiliary", True)):
             if self.sizes is None and getattr(self, key) != plain:
                 raise SettingError(key, "has no effect without distil.sizes; leave it out")
         if self.sizes and self.sizes_per_step > (number := len(self.sizes.specs())):

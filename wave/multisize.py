@@ -112,6 +112,7 @@ class SizeSampler:
         return [self.targets[int(i)] for i in order]
 
 
-def inverse_cost(targets: Sequence[TargetSpec]) -> list[float]:
-    """Weights by which every size takes about the same share of the computing: 1 / (depth * embed_dim^2)."""
-    return [1 / (target.depth * target.embed_dim**2) for target in targets]
+def inverse_cost(targets: Sequence[TargetSpec], power: float = 1.0) -> list[float]:
+    """Weights ``(depth * embed_dim^2)^-power``: by 1 every size takes about an equal share of the computing, by 0 all have
+    the same chance."""
+    return [(target.depth * target.embed_dim**2) ** -power for target in targets]

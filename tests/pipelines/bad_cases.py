@@ -88,7 +88,7 @@ CASES = [
     Case("depth of zero", s(r"depth\[0\]=0 should be greater than or equal to 1"), ("targets.grid.depth=[0]",)),
     Case("infinite rate", s("distil.recipe.*lr=inf must be a finite number"), ("distil.recipe.lr=inf",)),
     Case("no auxiliary model and no size", s("distil.auxiliary has no effect without distil.sizes"), ("distil.sizes=", "distil.auxiliary=false")),
-    Case("a distribution of no sizes", s("distil.sampling has no effect without distil.sizes"), ("distil.sizes=", "distil.sampling=inverse_cost")),
+    Case("a distribution of no sizes", s("distil.cost_power has no effect without distil.sizes"), ("distil.sizes=", "distil.cost_power=0.5")),
     Case("more sizes a step than there are", s("distil.sizes_per_step=9 is more than the 1 sizes", "nearest: 1"), ("distil.sizes={embed_dim=[32],depth=[2]}", "distil.sizes_per_step=9")),
     Case("no multiple of the workers", s("batch_size=32 is not a multiple of 3", "30 and 33"), ("distil.workers=3",)),
     Case("warm-up longer than training", s("distil.recipe: warmup_steps=9", "all 4 steps"), ("distil.recipe.warmup_steps=9",)),
