@@ -113,6 +113,6 @@ class SizeSampler:
 
 
 def inverse_cost(targets: Sequence[TargetSpec], power: float = 1.0) -> list[float]:
-    """Weights ``(depth * embed_dim^2)^-power``: by 1 every size takes about an equal share of the computing, by 0 all have
-    the same chance."""
+    """Weights ``(depth * embed_dim^2)^-power``: by 1 every size takes about an equal share of the computing, by 0 every
+    size has the same chance."""
     return [(target.depth * target.embed_dim**2) ** -power for target in targets]
