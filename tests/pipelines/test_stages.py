@@ -52,10 +52,11 @@ def test_rows_say_what_stage_1_cost(tmp_path: Path, family: Family) -> None:
     here.shares["wave"] = {"share": 0.1, "share_all": 0.4}
     ours, tleg = here.facts("wave"), here.facts("tleg")
     recipe = experiment.distil.recipe
-    assert ours["stage1_images"] == tleg["stage1_images"] == 2 * (recipe.steps or 0) * recipe.batch_size
+    images = (recipe.steps or 0) * recipe.batch_size  # one size a step
+    assert ours["stage1_images"] == tleg["stage1_images"] == images
     assert ours["ancestor_dataset"] == "digits-28" and ours["share"] == 0.1
-    # all at 96x6: three passes of training for each of 2 x 2500 x 64 images; the teacher reads the 1,437 digits once
-    assert tleg["stage1_macs"] == pytest.approx(11_900_000 * (3 * 320_000 + 1437), rel=0.1)
+    # all at 96x6: three passes of training for each image; the teacher reads the 1,437 digits once
+    assert tleg["stage1_macs"] == pytest.approx(11_900_000 * (3 * images + 1437), rel=0.1)
     assert 0.3 < tleg["share_all"] < 0.5  # two blocks of six, and what is not a block
     assert here.facts("dct") == {"ancestor_dataset": "digits-28"}
 
@@ -63,9 +64,9 @@ def test_rows_say_what_stage_1_cost(tmp_path: Path, family: Family) -> None:
 def test_the_stages_of_variants_and_rivals_are_counted_once(family: Family, tmp_path: Path) -> None:
     data = stages(tmp_path, load(FILE), family).dataset
     (variants_name, images, work), (rivals_name, more, _) = stages_cost(variants(load(FILE)), family, data)
-    assert (variants_name, rivals_name) == ("stage 1 of 13 variants", "stage 1 of 3 rivals")
-    assert images == 12 * 2 * 500 * 64 + 500 * 64  # wave_one_size reads every batch once
-    assert more == 3 * 2 * 2500 * 64 and work > 0
+    assert (variants_name, rivals_name) == ("stage 1 of 15 variants", "stage 1 of 3 rivals")
+    assert images == (14 * 1600 + 900) * 64  # wave_one_size has fewer steps, each as dear as the ancestor's
+    assert more == 3 * 6400 * 64 and work > 0
     assert stages_cost(variants(load(FILE, ["evaluate.studies=[]"])), family, data) == []
 
 
