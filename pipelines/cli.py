@@ -4,7 +4,7 @@ import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import click
 from click.decorators import FC
@@ -12,8 +12,9 @@ from click.decorators import FC
 from wave.errors import WaveError
 
 from . import forecast, registry
-from .convert import Kind, Statistics, convert
-from .data import SPLITS
+from .config import load
+from .convert import Kind, Statistics, convert, prepared
+from .data import SPLITS, Dataset
 from .evaluate import evaluate as run_evaluation
 from .report import report as make_report
 from .results import show_models
@@ -116,8 +117,9 @@ def plan(file: str, overrides: tuple[str, ...]) -> int:
 
 
 @main.command()
-@click.argument("kind", type=click.Choice(["digits", "fashion-mnist", "imagefolder"]))
-@click.argument("places", nargs=-1, required=True, type=click.Path(), metavar="[SOURCE] OUT")
+@click.argument("kind", metavar="KIND|FILE")
+@click.argument("places", nargs=-1, type=click.Path(), metavar="[SOURCE] [OUT]")
+@_with(SET)
 @click.option("--image-size", type=int, default=None, help="Side in pixels that models will read (not fashion-mnist).")
 @click.option("--held-out", type=click.IntRange(min=0), default=0, help="Training images that nothing trains on.")
 @click.option(
@@ -126,17 +128,31 @@ def plan(file: str, overrides: tuple[str, ...]) -> int:
     default="imagenet",
     help="Mean and std of an imagefolder: ImageNet's, or measured on a sample.",
 )
-def data(kind: Kind, places: tuple[str, ...], image_size: int | None, held_out: int, statistics: Statistics) -> None:
-    """Convert a data set of KIND from SOURCE to Parquet shards in folder OUT.
+def data(
+    kind: str,
+    places: tuple[str, ...],
+    overrides: tuple[str, ...],
+    image_size: int | None,
+    held_out: int,
+    statistics: Statistics,
+) -> None:
+    """Convert images to Parquet shards: those of experiment FILE (.toml), or a data set of KIND from SOURCE to OUT.
 
-    digits needs no SOURCE; fashion-mnist finds Debian's package by itself; imagefolder reads SOURCE/train/CLASS/*.
+    KIND is digits (needs no SOURCE), fashion-mnist (finds Debian's package by itself) or imagefolder (reads
+    SOURCE/train/CLASS/*). FILE's own [data] says everything: no SOURCE, OUT or option but --set goes with it.
     """
-    if len(places) > 2:
-        raise click.UsageError(f"{len(places)} folders given; [SOURCE] OUT are at most two")
-    source = list(places)
-    out = source.pop()
+    if kind.endswith(".toml"):
+        if places or image_size or held_out or statistics != "imagenet":
+            raise click.UsageError(f"{kind} says itself what is converted and how; change it by --set data.KEY=VALUE")
+        _show(prepared(load(kind, overrides).data, say))
+        return
+    if overrides:
+        raise click.UsageError(f"--set changes an experiment FILE (.toml); {kind!r} is none")
+    if not 1 <= len(places) <= 2:
+        raise click.UsageError(f"{len(places)} folders given; after KIND come [SOURCE] OUT")
+    *source, out = places
     dataset = convert(
-        kind,
+        cast(Kind, kind),
         source[0] if source else "",
         Path(out),
         image_size=image_size,
@@ -144,9 +160,13 @@ def data(kind: Kind, places: tuple[str, ...], image_size: int | None, held_out: 
         statistics=statistics,
         progress=say,
     )
+    _show(dataset)
+
+
+def _show(dataset: Dataset) -> None:
     train, test, held = (dataset.num_rows(split) for split in SPLITS)
     apart = f", {held} held out" if held else ""
-    say(f"{out}: {train} training and {test} test images{apart}, {len(dataset.classes)} classes")
+    say(f"{dataset.path}: {train} training and {test} test images{apart}, {len(dataset.classes)} classes")
 
 
 @main.command()

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,7 +49,10 @@ def initialise(
     check(templates, targets)
     job = _job(experiment, dataset, workspace, templates, store)
     keys = {t.name: _key(experiment, dataset, templates, t) for t in targets}
-    records = {t.name: workspace.record(workspace.model(t.name), keys[t.name]) for t in targets}
+    records = {t.name: workspace.record(workspace.model(t.name), keys[t.name], unchanged=True) for t in targets}
+    for target in targets:
+        if records[target.name] is None and workspace.record(workspace.model(target.name), keys[target.name]):
+            say(f"stage 2: {workspace.model(target.name)} has changed since it was made; it is made again")
     todo = [t for t in targets if records[t.name] is None]
     for target in targets:
         record = records[target.name]
@@ -109,14 +112,16 @@ def _job(experiment: Experiment, dataset: Dataset, workspace: Workspace, templat
             "mlflow": experiment.mlflow.model_copy(update={"tracking_uri": redacted(experiment.mlflow.tracking_uri)})
         }
     )
-    return Job(
-        plain.model_dump(mode="json"), str(dataset.path), dataset.outline, str(workspace.root), store, run, batch, tags
-    )
+    without_tensors = replace(templates, bank={}, state={})
+    settings, data = plain.model_dump(mode="json"), str(dataset.path)
+    return Job(settings, data, dataset.outline, str(workspace.root), without_tensors, store, run, batch, tags)
 
 
-def _shared(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Arrays:
-    """The arrays that all trials read: small or limited training data with the teacher's logits, small test data."""
-    arrays: dict[str, NDArray[Any]] = {}
+def _shared(experiment: Experiment, dataset: Dataset, workspace: Workspace, templates: Templates) -> Arrays:
+    """The arrays that all trials read: the templates' tensors, small or limited training data with the teacher's
+    logits, small test data."""
+    arrays: Arrays = {f"bank.{kind}": tensor.numpy() for kind, tensor in templates.bank.items()}
+    arrays |= {f"state.{name}": tensor.numpy() for name, tensor in templates.state.items()}
     settings = experiment.initialise
     recipe = settings.recipe
     if held_in_memory(dataset, experiment.data, "test"):
@@ -160,7 +165,7 @@ def _fan_out(
     def resources(config: dict[str, Any]) -> Any:  # Tune takes a function of the configuration, its types do not say so
         return parse(job.experiment).initialise.resources_for(parameters[TargetSpec(**config["size"]).name])
 
-    function = tune.with_parameters(trial, job=job, arrays=_shared(experiment, dataset, workspace))
+    function = tune.with_parameters(trial, job=job, arrays=_shared(experiment, dataset, workspace, templates))
     tuner = Tuner(
         tune.with_resources(function, cast(Any, resources)),
         param_space={"size": tune.grid_search([asdict(t) for t in todo])},

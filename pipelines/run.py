@@ -19,8 +19,6 @@ from .session import interrupt, say, session
 from .store import open_store, registering, shown
 from .workspace import Workspace
 
-STAGES = ("data", "ancestor", "distil", "initialise")
-
 
 class Seconds(dict[str, float]):
     """How long this command took for each stage, rounded; next to nothing for one that was there already."""
@@ -53,8 +51,6 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
     workspace = Workspace.open(experiment.output)
     with workspace.lock():
         dataset = data_of(experiment)
-        if until == "data":
-            return 0
         experiment = ancestor.pinned(experiment)
         source = preflight.check(experiment, dataset, workspace)
         preflight.check_machine(experiment, Family.of(source.model))

@@ -4,20 +4,20 @@ import io
 import pickle
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from wave.errors import Diverged, WaveError
 from wave.initialise import plain_model, target_model
 from wave.measure import accuracy, num_parameters
 from wave.recipe import Batch, Recipe
-from wave.spec import TargetSpec
+from wave.spec import KINDS, Kind, TargetSpec
 from wave.storage import Templates, save_model
 from wave.teacher import Teacher
 from wave.train import Trainer
@@ -46,6 +46,8 @@ class Job:
     data: str
     outline: dict[str, str]
     root: str
+    templates: Templates
+    """Without their tensors, which are among the arrays."""
     store: Store
     parent_run: str
     batch_key: str
@@ -55,12 +57,12 @@ class Job:
 def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[str, Any]:
     """Initialise, train, measure, write, register and record one size; returns the record.
 
-    ``arrays`` holds ``train_images``, ``train_labels`` and ``teacher_logits`` when the training data is shared, and
-    ``test_images``, ``test_labels`` when the test data is. Raises :class:`WaveError`.
+    ``arrays`` holds the templates' tensors; ``train_images``, ``train_labels`` and ``teacher_logits`` when the training
+    data is shared; ``test_images`` and ``test_labels`` when the test data is. Raises :class:`WaveError`.
     """
     experiment, workspace = parse(job.experiment), Workspace(Path(job.root))
     use_assigned_cpus()
-    dataset, templates = reopen(job.data, job.outline), Templates.load(workspace.templates)
+    dataset, templates = reopen(job.data, job.outline), _templates(job, arrays)
     device = assigned_device()
     start, settings = time.perf_counter(), experiment.initialise
     model = target_model(
@@ -112,6 +114,13 @@ def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[st
     register(job, experiment, folder, key, row)
     workspace.checkpoint(target.name).unlink(missing_ok=True)
     return workspace.finish(folder, key, row)
+
+
+def _templates(job: Job, arrays: Arrays) -> Templates:
+    """With their tensors, copied: those in the arrays are shared by all trials."""
+    kinds: dict[Kind, Tensor] = {kind: torch.tensor(arrays[f"bank.{kind}"]) for kind in KINDS}
+    names = [name.removeprefix("state.") for name in arrays if name.startswith("state.")]
+    return replace(job.templates, bank=kinds, state={name: torch.tensor(arrays[f"state.{name}"]) for name in names})
 
 
 def register(job: Job, experiment: Experiment, folder: Path, key: str, row: dict[str, Any]) -> None:

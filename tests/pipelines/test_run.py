@@ -110,6 +110,16 @@ def test_the_same_command_again_does_only_what_is_missing(folder: Path) -> None:
     assert all(p.stat().st_mtime_ns == t for p, t in times.items())
 
 
+def test_a_size_whose_file_was_damaged_is_made_again_and_is_the_same_version(folder: Path) -> None:
+    before, file = registered(folder), folder / "runs/digits/models/d032-l02/model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:5000])
+    done = command(folder, "run", *tiny("initialise.max_failures=1"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "d032-l02 has changed since it was made" in done.stdout and "3 already there, 1 to do" in done.stdout
+    assert file.read_bytes() == whole and registered(folder) == before
+
+
 def test_models_commands_list_show_and_pull(folder: Path) -> None:
     listed = command(folder, "models", "list")
     assert listed.returncode == 0 and all(f"digits@{name}" in listed.stdout for name in SIZES[:3])

@@ -84,7 +84,8 @@ def test_every_size_of_every_study_can_be_built(file: Path, family: Family) -> N
         ),
         ("name='wave_x', set=['templates.count=300']", "variants: wave_x: templates: qkv: 300 templates of 16x16"),
         (
-            "name='wave_x', set=['templates.block=[48, 48]', 'templates.count=4', 'distil.sizes=']",
+            "name='wave_x', set=['templates.block=[48, 48]', 'templates.count=4', 'distil.sizes=', "
+            "'distil.auxiliary=true', 'distil.cost_power=0']",
             "studies: one: wave_x: d064-l06: embed_dim=64",
         ),
     ],
