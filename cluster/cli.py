@@ -18,7 +18,8 @@ from . import doctor as checks
 from . import local, pack, render, state
 from . import submit as submission
 from .errors import ClusterError
-from .jobs import NAME_KEY, RUN_KEY, Jobs, attempt, exit_code
+from .jobs import NAME_KEY, RUN_KEY, Jobs, attempt, exit_code, reason
+from .run import check_server
 from .target import find
 
 _console = Console(highlight=False, soft_wrap=True)
@@ -57,8 +58,10 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        context = getattr(error, "ctx", None)
+        help_ = f"; see: {context.command_path} --help" if context else ""
+        click.echo(f"error: {error.format_message().rstrip('.')}{help_}", err=True)
+        sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
 
@@ -125,6 +128,8 @@ def _follow(jobs: Jobs, job: str, address: str, folder: Path) -> None:
         click.echo(f"Stop it with:  {_again('stop', job, address, folder)}", err=True)
         sys.exit(130)
     _console.print(_line(ended))
+    if exit_code(ended) and ended.driver_exit_code is None and (why := reason(ended)):  # it never ran: no log says why
+        _console.print(why, markup=False)
     sys.exit(exit_code(ended))
 
 
@@ -145,9 +150,8 @@ def status(job: str, address: str, folder: Path) -> None:
     """How JOB (a submission, a run or its name; by default the latest job) stands."""
     found = Jobs(find(address, folder)).find(job)
     _console.print(_line(found))
-    if found.message and found.status.is_terminal() and exit_code(found):
-        # The lines before the last are the tail of the log, which `logs` shows.
-        _console.print(found.message.strip().splitlines()[0], markup=False)
+    if found.status.is_terminal() and exit_code(found) and (why := reason(found)):
+        _console.print(why, markup=False)
 
 
 @cli.command()
@@ -222,11 +226,10 @@ def _only_local(here: bool, command: str) -> None:
 def doctor(address: str, folder: Path, storage: str, mlflow: str) -> None:
     """Check the cluster, one line a check; exit code 1 when one fails."""
     target = find(address, folder)
+    server = mlflow or target.mlflow or os.environ.get("MLFLOW_TRACKING_URI", "")
     failed = 0
     for check in checks.examine(
-        target,
-        storage or (str(Path.cwd()) if target.local else ""),
-        mlflow or target.mlflow or os.environ.get("MLFLOW_TRACKING_URI", ""),
+        target, storage or (str(Path.cwd()) if target.local else ""), check_server(server) if server else ""
     ):
         _console.print(str(check), markup=False)
         failed += bool(check.fix)

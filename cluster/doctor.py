@@ -5,12 +5,16 @@ import secrets
 import shlex
 import shutil
 import tempfile
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from . import probe
 from .errors import ClusterError
@@ -49,6 +53,7 @@ def examine(target: Target, storage: str, mlflow: str) -> Iterator[Check]:
     nodes = ask(jobs, check_storage(storage), mlflow)
     yield from judge(nodes, storage, mlflow)
     yield from laptop(probe.versions(), nodes)
+    yield from wanted(nodes, Path("pyproject.toml"))
 
 
 def closed(target: Target) -> Check:
@@ -110,6 +115,29 @@ def laptop(here: dict[str, str], nodes: list[dict[str, Any]]) -> Iterator[Check]
         have, wanted = (".".join(v[name].split(".")[:parts]) for v in (here, there))
         fix = "" if have == wanted else f"use {name} {wanted} here, or nodes with {have}"
         yield Check(f"{name} of this machine", have if not fix else f"{have}, the nodes have {wanted}", fix)
+
+
+def wanted(nodes: list[dict[str, Any]], pyproject: Path) -> Iterator[Check]:
+    """Whether the nodes have the versions that the checkout's `pyproject` asks for; nothing where there is none."""
+    if not pyproject.is_file():
+        return
+    project = tomllib.loads(pyproject.read_text())["project"]
+    asked = [
+        f"python{project['requires-python']}",
+        *project["dependencies"],
+        *project["optional-dependencies"]["pipelines"],
+    ]
+    ranges = {r.name: r.specifier for r in map(Requirement, asked)}
+    for node in (n for n in nodes if "error" not in n):
+        have = node["versions"]
+        bad = [name for name, version in have.items() if version and version not in ranges.get(name, SpecifierSet())]
+        what = f"packages {node['address']}"
+        if bad:
+            found = ", ".join(f"{name} {have[name]}" for name in bad)
+            asks = ", ".join(f"{name}{ranges[name]}" for name in bad)
+            yield Check(what, found, f"install {asks} there, as this checkout's pyproject.toml asks")
+        else:
+            yield Check(what, "as this checkout's pyproject.toml asks")
 
 
 def _count(nodes: list[dict[str, Any]]) -> Check:

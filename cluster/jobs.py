@@ -20,7 +20,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from .errors import ClusterError
 from .target import Target
 
-RUN_KEY, NAME_KEY, OUTPUT_KEY = "wave_run", "wave_name", "wave_output"
+RUN_KEY, NAME_KEY, OUTPUT_KEY, MODELS_KEY = "wave_run", "wave_name", "wave_output", "wave_models"
 START_SECONDS = 120.0  # how long a head that answers may take to be able to start a job
 DOCTOR = "wave-doctor-"  # the jobs of `doctor`; not listed. A deleted job would still be: Ray keeps its driver.
 
@@ -40,6 +40,17 @@ def exit_code(job: JobDetails) -> int:
         return 143
     code = job.driver_exit_code
     return 1 if not code else code if code > 0 else 128 - code
+
+
+def reason(job: JobDetails) -> str:
+    """One line that says why a job failed: of a job that never ran the last of Ray's message, which holds pip's own
+    words; else the first, since the tail of the log follows it."""
+    lines = [line.strip() for line in (job.message or "").splitlines() if line.strip()]
+    if not lines:
+        return ""
+    if job.driver_exit_code is None:
+        return lines[-1][:500]
+    return lines[0].partition(", last available logs")[0].partition("; last available logs")[0]
 
 
 class Jobs:
@@ -99,12 +110,21 @@ class Jobs:
             return self._client.get_job_info(submission)
 
     def submit(
-        self, run: str, name: str, output: str, entrypoint: str, runtime_env: dict[str, Any], cpus: float = 0.0
+        self,
+        run: str,
+        name: str,
+        output: str,
+        entrypoint: str,
+        runtime_env: dict[str, Any],
+        cpus: float = 0.0,
+        models: str = "",
     ) -> tuple[str, str]:
         """Start `run`, or attach to its job under way: the submission id and how ("new", "again", "attached").
 
-        Raises ClusterError when another run now writes to the same `output` or registers models under the same `name`.
+        Raises ClusterError when another run now writes to the same `output` or registers models under the same name
+        (`models`, by default `name`).
         """
+        models = models or name
         deadline, collisions = time.monotonic() + START_SECONDS, 0
         while collisions < 5:
             jobs = [job for job in self.list() if job.metadata]
@@ -119,9 +139,9 @@ class Jobs:
                         f"job {job.submission_id} with other settings writes to {output} now; stop it, "
                         "or give this run another name or output"
                     )
-                if job.metadata.get(NAME_KEY) == name:
+                if job.metadata.get(MODELS_KEY) == models:
                     raise ClusterError(
-                        f"job {job.submission_id} with other settings registers models of the name {name} now; "
+                        f"job {job.submission_id} with other settings registers models of the name {models} now; "
                         "stop it, or give this run another name"
                     )
             number = max(map(attempt, tries), default=0) + 1
@@ -132,7 +152,7 @@ class Jobs:
                         entrypoint=entrypoint,
                         submission_id=submission,
                         runtime_env=runtime_env,
-                        metadata={RUN_KEY: run, NAME_KEY: name, OUTPUT_KEY: output},
+                        metadata={RUN_KEY: run, NAME_KEY: name, OUTPUT_KEY: output, MODELS_KEY: models},
                         entrypoint_num_cpus=cpus or None,
                     )
                 return submission, "new" if number == 1 else "again"

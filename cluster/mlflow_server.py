@@ -53,6 +53,7 @@ host=${{2:-127.0.0.1}}
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 mkdir -p "$folder/artifacts"
 cd "$folder"   # the users are kept in basic_auth.db here
+folder=$PWD
 exec {quoted}
 """
 

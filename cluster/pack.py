@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.requirements import InvalidRequirement, Requirement
+
 from .errors import ClusterError
 
 CODE = ("wave", "pipelines", "pyproject.toml")
@@ -93,12 +95,23 @@ def requirements(file: Path) -> list[str]:
     """The lines of a requirements file in which everything is pinned. Raises ClusterError at the first that is not."""
     try:
         lines = [line.partition(" #")[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise ClusterError(f"{file} cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClusterError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     kept = [line for line in lines if line and not line.startswith("#")]
+    if not kept:
+        raise ClusterError(f"{file} names no package; write package==version lines, or leave --requirements out")
     for line in kept:
-        if "==" not in line.partition(";")[0] or line.startswith("-"):
+        if not _pinned(line):
             raise ClusterError(
                 f"{file}: {line!r} is not pinned; write package==version, so that every node gets the same"
             )
     return kept
+
+
+def _pinned(line: str) -> bool:
+    try:
+        wanted = Requirement(line)
+    except InvalidRequirement:
+        return False
+    versions = [(s.operator, s.version) for s in wanted.specifier]
+    return wanted.url is None and len(versions) == 1 and versions[0][0] == "==" and "*" not in versions[0][1]

@@ -82,7 +82,7 @@ def mlflow(uri: str) -> tuple[str, str]:
                 text = reply.read().decode(errors="replace")
         except urllib.error.HTTPError as error:
             return version, f"HTTP {error.code} for {path}: {error.read(80).decode(errors='replace')}"
-        except OSError as error:
+        except (OSError, ValueError) as error:
             return version, str(getattr(error, "reason", error))
         version = version or text.strip()[:20]
     return version, ""

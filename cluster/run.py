@@ -143,18 +143,30 @@ def tracking(run: Run, given: str, local: str) -> str:
             "this cluster's MLflow server is not known: give --mlflow http://HOST:PORT or set MLFLOW_TRACKING_URI"
         )
     own = run.get("mlflow.tracking_uri")
-    for address in (uri, own if isinstance(own, str) else ""):
-        if "@" in _parts(address).netloc:
-            raise ClusterError(
-                "the MLflow address holds a password, which the job's command line would show; "
-                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment of the nodes"
-            )
+    if isinstance(own, str):
+        _without_password(own)
+    return check_server(uri)
+
+
+def check_server(uri: str) -> str:
+    """An MLflow server's address as a job may be told it. Raises ClusterError for a password in it, and for none."""
+    _without_password(uri)
     parts = _parts(uri)
-    if parts.scheme not in ("http", "https"):
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        shown = uri.partition(":")[0] if parts.scheme else uri
         raise ClusterError(
-            f"MLflow at {uri.partition(':')[0]}: is not a server, and nodes cannot share it; give --mlflow http://HOST:PORT"
+            f"MLflow at {shown[:80]!r} is not a server that nodes can share; give --mlflow http://HOST:PORT"
         )
     return uri
+
+
+def _without_password(uri: str) -> None:
+    parts = _parts(uri)
+    if "@" in (parts.netloc or uri):
+        raise ClusterError(
+            "the MLflow address holds a password, which the job's command line would show; "
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment of the nodes"
+        )
 
 
 def _parts(uri: str) -> SplitResult:

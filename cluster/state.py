@@ -55,7 +55,7 @@ def load(folder: Path) -> State:
         return State(raw["mark"], raw["scratch"], {k: Service(**v) for k, v in raw["services"].items()})
     except FileNotFoundError:
         return State()
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ClusterError(f"{file} cannot be read ({error}); end what it names by hand, then delete it") from error
 
 

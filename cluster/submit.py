@@ -67,5 +67,8 @@ def submit(request: Request, target: Target) -> Submitted:
         runtime_env: dict[str, object] = {"working_dir": folder, "env_vars": environment(tracking, request.root)}
         if request.requirements:
             runtime_env["pip"] = pack.requirements(request.requirements)
-        job, how = Jobs(target).submit(wanted.id, wanted.name, output, command, runtime_env)
+        models = wanted.get("mlflow.registered_model")
+        job, how = Jobs(target).submit(
+            wanted.id, wanted.name, output, command, runtime_env, models=models if isinstance(models, str) else ""
+        )
     return Submitted(job, how, output, tracking, packed.size, len(packed.files))

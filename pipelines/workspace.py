@@ -60,6 +60,11 @@ def exclusive(path: Path, doing: str) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise WaveError(f"another run (process {holder}) {doing}") from None
+        except OSError as error:
+            raise WaveError(
+                f"{path}: its file system keeps no locks ({error.strerror}), and two runs could write at once; "
+                "mount it with locks, or set another output"
+            ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

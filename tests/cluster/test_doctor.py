@@ -1,10 +1,15 @@
 """What doctor says of nodes in good and in bad order."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from cluster import doctor, probe
+from cluster.cli import cli
+from cluster.errors import ClusterError
+from tests.pipelines.support import ROOT
 
 
 def node(address: str = "10.0.0.1", **fields: Any) -> dict[str, Any]:
@@ -75,6 +80,24 @@ def test_the_laptop_has_the_versions_of_the_nodes(ray: str, python: str, message
     failed = [line for line in lines if line.startswith("FAIL")]
     assert len(failed) == bool(message) and all(line.startswith(message) for line in failed)
     assert not list(doctor.laptop({"ray": ray, "python": python}, nodes[:1]))
+
+
+def test_nodes_have_the_versions_that_the_checkout_asks_for() -> None:
+    here = probe.versions()
+    good = doctor.wanted([node(versions=here)], ROOT / "pyproject.toml")
+    assert [str(check) for check in good] == ["ok    packages 10.0.0.1: as this checkout's pyproject.toml asks"]
+    old = node("10.0.0.2", versions={**here, "timm": "0.4.0", "python": "3.9.1"})
+    (bad,) = doctor.wanted([node(error="node died"), old], ROOT / "pyproject.toml")
+    assert bad.found == "python 3.9.1, timm 0.4.0" and "timm<1.1,>=1.0.31" in bad.fix and "python>=3.11" in bad.fix
+    assert not list(doctor.wanted([old], ROOT / "nowhere.toml"))
+
+
+@pytest.mark.parametrize("uri", ["http://someone:geheim-77@127.0.0.1:9", "nonsense"])
+def test_an_mlflow_address_that_is_none_goes_into_no_job(uri: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        cli, ["doctor", "--address", "http://127.0.0.1:9", "--mlflow", uri, "--state", str(tmp_path)]
+    )
+    assert isinstance(done.exception, ClusterError) and "geheim" not in done.output + str(done.exception)
 
 
 def test_what_was_not_given_is_a_failure() -> None:

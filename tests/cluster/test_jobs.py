@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from ray.job_submission import JobDetails
 
-from cluster.jobs import RUN_KEY, Jobs, attempt, exit_code
+from cluster.errors import ClusterError
+from cluster.jobs import RUN_KEY, Jobs, attempt, exit_code, reason
 from cluster.target import Target
 
 
@@ -25,6 +26,52 @@ def test_the_attempt_stands_in_the_submission_id(name: str, number: int) -> None
 )
 def test_exit_codes(status: str, driver: int | None, code: int) -> None:
     assert exit_code(job(status=status, driver_exit_code=driver)) == code
+
+
+@pytest.mark.parametrize(
+    ("driver", "message", "line"),
+    [
+        (
+            None,
+            "runtime_env setup failed: Failed.\nERROR: no matching distribution for x==9\n",
+            "ERROR: no match",
+        ),
+        (
+            2,
+            "Job entrypoint failed with exit code 2, last available logs (truncated):\nerror: lr",
+            "Job entrypoint",
+        ),
+        (2, None, ""),
+    ],
+)
+def test_why_a_job_failed_is_one_line(driver: int | None, message: str | None, line: str) -> None:
+    text = reason(job(status="FAILED", driver_exit_code=driver, message=message))
+    assert text.startswith(line) and "last available logs" not in text and "\n" not in text
+
+
+class Kept:
+    """A client that keeps what was submitted as running jobs."""
+
+    def __init__(self) -> None:
+        self.jobs: list[JobDetails] = []
+
+    def list_jobs(self) -> list[JobDetails]:
+        return self.jobs
+
+    def submit_job(self, **fields: Any) -> None:
+        self.jobs.append(job(status="RUNNING", submission_id=fields["submission_id"], metadata=fields["metadata"]))
+
+
+def test_two_runs_that_register_under_one_name_are_refused_whatever_they_are_called() -> None:
+    jobs = Jobs.__new__(Jobs)
+    jobs.target, jobs._client = Target("http://127.0.0.1:8265", ""), Kept()  # pyright: ignore
+    assert jobs.submit("a-1", "a", "/out/a", "x", {}, models="shared") == ("a-1", "new")
+    with pytest.raises(ClusterError, match="registers models of the name shared now"):
+        jobs.submit("b-1", "b", "/out/b", "x", {}, models="shared")
+    with pytest.raises(ClusterError, match="writes to /out/a now"):
+        jobs.submit("c-1", "c", "/out/a", "x", {})
+    assert jobs.submit("a-1", "a", "/out/a", "x", {}, models="shared") == ("a-1", "attached")
+    assert jobs.submit("c-1", "c", "/out/c", "x", {}) == ("c-1", "new")
 
 
 class Breaking:

@@ -90,7 +90,12 @@ def test_requirements_must_be_pinned(tmp_path: Path) -> None:
     file = tmp_path / "requirements.txt"
     file.write_text("# ours\ntimm==1.0.31\n\npolars[all]==1.0 ; python_version > '3' # why\n")
     assert pack.requirements(file) == ["timm==1.0.31", "polars[all]==1.0 ; python_version > '3'"]
-    for line in ("timm", "timm>=1", "-r other.txt", "x ; python_version == '3.11'"):
+    wrong = ("timm", "timm>=1", "-r other.txt", "x ; python_version == '3.11'", "torch==2.*", "a @ https://x/y#==1")
+    for line in (*wrong, "timm==1.0,!=1.1"):
         file.write_text(line)
         with pytest.raises(ClusterError, match="is not pinned"):
+            pack.requirements(file)
+    for content, message in ((b"\xff\xfe", "cannot be read"), (b"# nothing\n", "names no package")):
+        file.write_bytes(content)
+        with pytest.raises(ClusterError, match=message):
             pack.requirements(file)

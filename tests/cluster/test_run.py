@@ -101,7 +101,10 @@ def test_the_mlflow_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("", "give --mlflow"),
         ("sqlite:///mlflow.db", "not a server"),
         ("http://me:secret@h:1", "holds a password"),
+        ("me:secret@h:1", "holds a password"),
         ("http://[::1", "is none: Invalid IPv6 URL"),
+        ("127.0.0.1:5000", "'127.0.0.1:5000' is not a server"),
+        ("nonsense", "'nonsense' is not a server"),
     ):
         with pytest.raises(ClusterError, match=message) as caught:
             run.tracking(plain, given, "")

@@ -64,9 +64,12 @@ def test_mistakes(tmp_path: Path) -> None:
     for address in ("http://[::1", "http://h:99999", "h:port", "http:///jobs"):
         with pytest.raises(ClusterError, match="not that of a Jobs server"):
             target.find(address, tmp_path)
-    (tmp_path / "state.json").write_text("{")
+    for text in ("{", '{"mark": "", "scratch": "", "services": []}'):
+        (tmp_path / "state.json").write_text(text)
+        with pytest.raises(ClusterError, match="cannot be read"):
+            target.find("", tmp_path)
     with pytest.raises(ClusterError, match="cannot be read"):
-        target.find("", tmp_path)
+        target.find("", Path("/dev/null"))
 
 
 def test_one_up_or_down_at_a_time(tmp_path: Path) -> None:
