@@ -14,9 +14,11 @@ from wave.recipe import Recipe
 from wave.resample import Depth, Symmetry, WidthScale
 from wave.spec import TargetSpec
 
+from .ancestor_section import Ancestor
 from .config_text import SettingError, apply_overrides, matches, one_line, read_toml, redacted, to_toml
-from .sections import Ancestor, Count, Data, Distil, Grid, PathText, Section, Size, TargetSize, Templates
+from .sections import Count, Data, Distil, Grid, PathText, Section, Size, TargetSize, Templates
 from .studies import SMOKE_STEPS, Budget, Evaluate
+from .unused import check_unused
 
 __all__ = [
     "Ancestor",
@@ -75,15 +77,15 @@ class Initialise(Section):
     @model_validator(mode="after")
     def _effects(self) -> Self:
         if self.symmetry == "none" and self.symmetry_strength is not None:
-            raise SettingError(
-                "symmetry_strength", 'has no effect with symmetry="none"; set "split" or "noise", or leave it out'
-            )
-        if self.recipe is None and self.compare_scratch:
-            raise SettingError("compare_scratch", "has no effect without [initialise.recipe]; give it or leave it out")
+            text = 'has no effect with symmetry="none"; set "split" or "noise", or leave it out'
+            raise SettingError("symmetry_strength", text)
+        for key in ("compare_scratch", "subset") if self.recipe is None else ():
+            if getattr(self, key):
+                raise SettingError(key, "has no effect without [initialise.recipe]; give it or leave it out")
+        check_unused(self.recipe, ("template_lr_scale",), "templates are frozen in stage 2")
         if self.teacher_logits and self.recipe and (self.recipe.mixup or self.recipe.cutmix):
-            raise SettingError(
-                "teacher_logits", "=true reuses logits of unchanged images; mixup and cutmix change them: set one off"
-            )
+            text = "=true reuses logits of unchanged images; mixup and cutmix change them: set one off"
+            raise SettingError("teacher_logits", text)
         limits = [rule.max_params for rule in self.resources]
         if limits[-1] is not None:
             raise SettingError(
@@ -197,11 +199,9 @@ class Experiment(Section):
     def _as_paper(self) -> None:
         if self.initialise.recipe is None:
             raise SettingError("preset", '="paper" trains random scalers: give [initialise.recipe]')
-        for key, update in (
-            ("distil", {"sizes": None, "sizes_per_step": 1, "cost_power": 0.0, "auxiliary": True}),
-            ("initialise", {"scalers": "random"}),
-        ):
-            object.__setattr__(self, key, getattr(self, key).model_copy(update=update))
+        one = {"sizes": None, "sizes_per_step": 1, "cost_power": 0.0, "auxiliary": True}
+        object.__setattr__(self, "distil", self.distil.model_copy(update=one))
+        object.__setattr__(self, "initialise", self.initialise.model_copy(update={"scalers": "random"}))
 
     def _reduce(self) -> None:
         """Two steps in every recipe, once; a reduced experiment read back stays as it is."""

@@ -13,15 +13,11 @@ from .config_text import SettingError, matches
 from .images import check_policy
 
 _PATH = r"(?=.{0,1024}\Z)[^/\x00]{0,255}(/[^/\x00]{0,255})*"
-_SOURCES = r"train|(timm|local-dir|checkpoint):[^\x00-\x1f]{1,2048}|models:/[^\x00-\x1f]{1,2048}"
-_SOURCE_RULE = "should be train, timm:NAME, local-dir:PATH, checkpoint:PATH or models:/NAME/VERSION or @ALIAS"
 PathText = Annotated[str, matches(_PATH, "should be a path of at most 1024 characters, 255 a part, none of them NUL")]
-Source = Annotated[str, matches(_SOURCES, _SOURCE_RULE)]
 Width = Annotated[int, Field(ge=1, le=16384)]
 Layers = Annotated[int, Field(ge=1, le=1024)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Statistics = Annotated[tuple[float, ...], Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -126,50 +122,6 @@ class Data(Section):
         return self
 
 
-class Ancestor(Section):
-    """The trained model that templates come from."""
-
-    source: Source = "train"
-    architecture: str | None = None
-    mean: Statistics | None = None
-    std: Statistics | None = None
-    model_args: dict[str, bool | int | float | str | list[int]] = {}
-    recipe: Recipe | None = None
-
-    @model_validator(mode="after")
-    def _effects(self) -> Self:
-        kind = self.source.partition(":")[0]
-        given = f"source={self.source!r}"
-        if kind in ("train", "checkpoint"):
-            if not self.architecture:
-                raise SettingError(
-                    "architecture", f"is missing; {given} needs a timm name such as vit_tiny_patch16_224"
-                )
-        elif self.architecture:
-            raise SettingError("architecture", f"has no effect with {given}, which names it; leave it out")
-        if self.model_args and kind in ("models", "local-dir"):
-            raise SettingError("model_args", f"has no effect with {given}, which holds them; leave it out")
-        if kind == "train" and self.recipe is None:
-            raise SettingError("recipe", f"is missing; {given} needs [ancestor.recipe], for example epochs = 10")
-        if kind != "train" and self.recipe is not None:
-            raise SettingError("recipe", f"has no effect with {given}; leave it out")
-        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
-            raise SettingError("mean", "and std belong together: give both, one number a channel, or neither")
-        if self.mean is not None and kind == "train":
-            raise SettingError("mean", f"has no effect with {given}, which reads the data's own; leave it out")
-        for key, most in (("embed_dim", 16384), ("depth", 1024)):
-            value = self.model_args.get(key)
-            if isinstance(value, int) and not 1 <= value <= most:
-                raise SettingError(f"model_args.{key}", f"={value} should be from 1 to {most}")
-        for key, value in self.model_args.items():
-            rate = key.endswith("drop_rate") or key == "drop_path_rate"
-            if rate and not (isinstance(value, int | float) and 0 <= value < 1):
-                raise SettingError(f"model_args.{key}", f"={value} should be at least 0 and less than 1")
-        if any(s <= 0 for s in self.std or ()):
-            raise SettingError("std", f"={list(self.std or ())} should be greater than 0")
-        return self
-
-
 class Templates(Section):
     """How many templates, of which block size. ``block`` defaults to (head_dim, head_dim)."""
 
@@ -241,6 +193,8 @@ class Distil(Section):
         if self.sizes and self.sizes_per_step > (number := len(self.sizes.specs())):
             text = f"={self.sizes_per_step} is more than the {number} sizes of distil.sizes; nearest: {number}"
             raise SettingError("sizes_per_step", text)
+        if not self.auxiliary and self.recipe.compile:
+            raise SettingError("recipe.compile", "compiles the auxiliary model alone, which auxiliary=false leaves out")
         if not self.use_gpu and self.resources_per_worker.get("GPU"):
             raise SettingError("resources_per_worker.GPU", "has no effect with use_gpu=false; set use_gpu = true")
         return self

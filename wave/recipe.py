@@ -82,6 +82,10 @@ class Recipe:
                 raise WaveError(f"{name}={getattr(self, name)} must not be negative")
         if self.kl_weight == 0 and self.ce_weight == 0:
             raise WaveError("kl_weight=0 and ce_weight=0 leave no loss; set one of them to 1")
+        if self.kl_weight == 0 and self.tau != 1:
+            raise WaveError(f"tau={self.tau} has no effect with kl_weight=0; leave it out")
+        if self.ce_weight == 0 and self.label_smoothing:
+            raise WaveError(f"label_smoothing={self.label_smoothing} has no effect with ce_weight=0; leave it out")
         if not 0 <= self.label_smoothing < 1:
             raise WaveError(f"label_smoothing={self.label_smoothing} must be in [0, 1)")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:

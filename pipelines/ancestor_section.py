@@ -1,0 +1,69 @@
+"""The section [ancestor] of an experiment: where the trained model comes from, or how it is trained."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from wave.recipe import Recipe
+
+from .config_text import SettingError, matches
+from .sections import Section
+from .unused import OF_ANCESTOR, check_unused
+
+_SOURCES = r"train|(timm|local-dir|checkpoint):[^\x00-\x1f]{1,2048}|models:/[^\x00-\x1f]{1,2048}"
+_SOURCE_RULE = "should be train, timm:NAME, local-dir:PATH, checkpoint:PATH or models:/NAME/VERSION or @ALIAS"
+Source = Annotated[str, matches(_SOURCES, _SOURCE_RULE)]
+Statistics = Annotated[tuple[float, ...], Field(min_length=1)]
+_MOST = {"embed_dim": 16384, "depth": 1024, "num_heads": 1024, "patch_size": 8192, "num_classes": 2**24, "in_chans": 64}
+
+
+class Ancestor(Section):
+    """The trained model that templates come from."""
+
+    source: Source = "train"
+    architecture: str | None = None
+    mean: Statistics | None = None
+    std: Statistics | None = None
+    model_args: Annotated[dict[str, bool | int | float | str | list[int]], Field(default_factory=dict)]
+    recipe: Recipe | None = None
+
+    @model_validator(mode="after")
+    def _effects(self) -> Self:
+        kind = self.source.partition(":")[0]
+        given = f"source={self.source!r}"
+        if kind in ("train", "checkpoint"):
+            if not self.architecture:
+                raise SettingError(
+                    "architecture", f"is missing; {given} needs a timm name such as vit_tiny_patch16_224"
+                )
+        elif self.architecture:
+            raise SettingError("architecture", f"has no effect with {given}, which names it; leave it out")
+        if self.model_args and kind in ("models", "local-dir"):
+            raise SettingError("model_args", f"has no effect with {given}, which holds them; leave it out")
+        if kind == "train" and self.recipe is None:
+            raise SettingError("recipe", f"is missing; {given} needs [ancestor.recipe], for example epochs = 10")
+        if kind != "train" and self.recipe is not None:
+            raise SettingError("recipe", f"has no effect with {given}; leave it out")
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise SettingError("mean", "and std belong together: give both, one number a channel, or neither")
+        if self.mean is not None and kind == "train":
+            raise SettingError("mean", f"has no effect with {given}, which reads the data's own; leave it out")
+        check_unused(self.recipe, OF_ANCESTOR, "an ancestor has neither teacher nor templates")
+        self._sizes()
+        for key, value in self.model_args.items():
+            rate = key.endswith("drop_rate") or key == "drop_path_rate"
+            if rate and not (isinstance(value, int | float) and 0 <= value < 1):
+                raise SettingError(f"model_args.{key}", f"={value} should be at least 0 and less than 1")
+        if any(s <= 0 for s in self.std or ()):
+            raise SettingError("std", f"={list(self.std or ())} should be greater than 0")
+        return self
+
+    def _sizes(self) -> None:
+        for key, limit in _MOST.items():
+            value = self.model_args.get(key)
+            if isinstance(value, int | float | str) and not (type(value) is int and 1 <= value <= limit):
+                raise SettingError(f"model_args.{key}", f"={value!r} should be a whole number from 1 to {limit}")
+        width, heads = (self.model_args.get(key) for key in ("embed_dim", "num_heads"))
+        if isinstance(width, int) and isinstance(heads, int) and width % heads:
+            near = max(n for n in range(1, heads) if width % n == 0)
+            raise SettingError("model_args.num_heads", f"={heads} does not divide embed_dim={width}; nearest: {near}")
