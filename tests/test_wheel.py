@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -50,6 +51,12 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path):
     metadata = wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info"
     assert {name.split("/")[0] for name in names} == {"wave_templates", metadata}
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_whatever_it_is_built_with_has_an_upper_bound():
+    text = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = [line for lines in text["project"]["optional-dependencies"].values() for line in lines]
+    assert all("<" in line for line in [*text["build-system"]["requires"], *extras])
 
 
 def test_its_requirements_are_the_library_s_alone(wheel: Path):
