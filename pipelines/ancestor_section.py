@@ -6,13 +6,16 @@ from pydantic import Field, model_validator
 
 from wave.recipe import Recipe
 
-from .config_text import SettingError, matches
+from .rules import Says, SettingError, matches
 from .sections import Section
 from .unused import OF_ANCESTOR, check_unused
 
 _SOURCES = r"train|(timm|local-dir|checkpoint):[^\x00-\x1f]{1,2048}|models:/[^\x00-\x1f]{1,2048}"
 _SOURCE_RULE = "should be train, timm:NAME, local-dir:PATH, checkpoint:PATH or models:/NAME/VERSION or @ALIAS"
 Source = Annotated[str, matches(_SOURCES, _SOURCE_RULE)]
+Argument = Annotated[
+    bool | int | float | str | list[int], Says("should be true, false, a number, text or a list of whole numbers")
+]
 Statistics = Annotated[tuple[float, ...], Field(min_length=1)]
 _MOST = {"embed_dim": 16384, "depth": 1024, "num_heads": 1024, "patch_size": 8192, "num_classes": 2**24, "in_chans": 64}
 
@@ -24,7 +27,7 @@ class Ancestor(Section):
     architecture: str | None = None
     mean: Statistics | None = None
     std: Statistics | None = None
-    model_args: Annotated[dict[str, bool | int | float | str | list[int]], Field(default_factory=dict)]
+    model_args: Annotated[dict[str, Argument], Field(default_factory=dict)]
     recipe: Recipe | None = None
 
     @model_validator(mode="after")

@@ -15,8 +15,9 @@ from wave.resample import Depth, Symmetry, WidthScale
 from wave.spec import TargetSpec
 
 from .ancestor_section import Ancestor
-from .config_text import SettingError, apply_overrides, matches, one_line, read_toml, redacted, to_toml
-from .sections import Count, Data, Distil, Grid, PathText, Section, Size, TargetSize, Templates
+from .config_text import apply_overrides, one_line, read_toml, redacted, to_toml
+from .rules import SettingError, matches
+from .sections import Cluster, Data, Distil, Grid, PathText, Section, Size, TargetSize, Templates
 from .studies import SMOKE_STEPS, Budget, Evaluate
 from .unused import check_unused
 
@@ -136,19 +137,6 @@ class Mlflow(Section):
     tracking_uri: Annotated[str, Field(max_length=2048, repr=False)] = ""
     experiment: RegistryName = ""
     registered_model: RegistryName = ""
-
-
-class Cluster(Section):
-    """Which Ray: "" starts one on this machine, "auto" joins the one here, ``ray://host:port`` another."""
-
-    address: str = ""
-    num_cpus: Count | None = None
-
-    @model_validator(mode="after")
-    def _effects(self) -> Self:
-        if self.address and self.num_cpus is not None:
-            raise SettingError("num_cpus", f"has no effect with address={self.address!r}; leave it out")
-        return self
 
 
 class Experiment(Section):

@@ -12,18 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from wave.errors import WaveError
 
-
-class SettingError(ValueError):
-    """A mistake in one key of a section; ``key`` is relative to the section, "" for the section itself."""
-
-    def __init__(self, key: str, text: str) -> None:
-        super().__init__(text)
-        self.key = key
-
+from .rules import SettingError
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
@@ -78,17 +71,6 @@ def parse_value(text: str) -> Any:
     value = table["value"]
     plain = bool | int | float | str | list | dict
     return value if len(table) == 1 and isinstance(value, plain) else text
-
-
-def matches(pattern: str, rule: str) -> AfterValidator:
-    """A check that text is a full match of ``pattern``; ``rule`` is the mistake's text."""
-
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text, re.DOTALL):
-            raise ValueError(rule)
-        return text
-
-    return AfterValidator(check)
 
 
 def _copy(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Sections of an experiment that say what is trained: sizes, data, ancestor, templates, stage 1; ranges and effects."""
+"""Sections of an experiment: sizes, data, templates, stage 1, Ray; each checks ranges, and effects within itself."""
 
 from collections import Counter
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -9,15 +9,20 @@ from wave.kron import Order
 from wave.recipe import Recipe
 from wave.spec import KINDS, Kind, TargetSpec, TemplateSpec
 
-from .config_text import SettingError, matches
 from .images import check_policy
+from .rules import Says, SettingError, matches
 
 _PATH = r"(?=.{0,1024}\Z)[^/\x00]{0,255}(/[^/\x00]{0,255})*"
 PathText = Annotated[str, matches(_PATH, "should be a path of at most 1024 characters, 255 a part, none of them NUL")]
 Width = Annotated[int, Field(ge=1, le=16384)]
 Layers = Annotated[int, Field(ge=1, le=1024)]
 Count = Annotated[int, Field(ge=1)]
+Block = tuple[Count, Count]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+_COUNT = "a whole number of at least 1"
+_PAIR = f"[rows, columns], each {_COUNT}"
+_KINDS = ", ".join(KINDS)
 
 
 class Section(BaseModel):
@@ -84,7 +89,7 @@ class Data(Section):
     image_size: Annotated[int, Field(ge=1, le=8192)] | None = None
     held_out: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=0, le=256)] = 0
-    in_memory: Literal["auto"] | bool = "auto"
+    in_memory: Annotated[Literal["auto"] | bool, Says('should be "auto", true or false')] = "auto"
     augment: str = ""
     hflip: Share = 0.0
     random_crop: Share = 0.0
@@ -125,8 +130,10 @@ class Data(Section):
 class Templates(Section):
     """How many templates, of which block size. ``block`` defaults to (head_dim, head_dim)."""
 
-    count: Count | dict[Kind, Count] = 32
-    block: tuple[Count, Count] | dict[Kind, tuple[Count, Count]] | None = None
+    count: Annotated[Count | dict[str, Count], Says(f"should be {_COUNT}, or a table of one for each of {_KINDS}")] = 32
+    block: (
+        Annotated[Block | dict[str, Block], Says(f"should be {_PAIR}, or a table of one for each of {_KINDS}")] | None
+    ) = None
     order: Order = "tile"
     start: Literal["svd", "random"] = "svd"
     auxiliary: Size | None = None
@@ -135,8 +142,12 @@ class Templates(Section):
     def _all_kinds(self) -> Self:
         for key in ("count", "block"):
             table = getattr(self, key)
-            if isinstance(table, dict) and (absent := [kind for kind in KINDS if kind not in table]):
-                raise SettingError(key, f"lacks {', '.join(absent)}; name all of {', '.join(KINDS)}")
+            if not isinstance(table, dict):
+                continue
+            if foreign := [kind for kind in table if kind not in KINDS]:
+                raise SettingError(f"{key}.{foreign[0]}", f"is not a kind of matrix; name all of {_KINDS}")
+            if absent := [kind for kind in KINDS if kind not in table]:
+                raise SettingError(key, f"lacks {', '.join(absent)}; name all of {_KINDS}")
         return self
 
     def spec(self, head_dim: int, mlp_ratio: float) -> TemplateSpec:
@@ -145,7 +156,8 @@ class Templates(Section):
         blocks = (
             self.block if isinstance(self.block, dict) else dict.fromkeys(KINDS, self.block or (head_dim, head_dim))
         )
-        return TemplateSpec(blocks, counts, head_dim, mlp_ratio, self.order)
+        by_kind = cast(dict[Kind, tuple[int, int]], blocks), cast(dict[Kind, int], counts)
+        return TemplateSpec(*by_kind, head_dim, mlp_ratio, self.order)
 
 
 class Distil(Section):
@@ -157,7 +169,7 @@ class Distil(Section):
     """
 
     recipe: Recipe
-    workers: Count | tuple[Count, Count] = 1
+    workers: Annotated[Count | tuple[Count, Count], Says(f"should be {_COUNT}, or two of them, [least, most]")] = 1
     use_gpu: bool = False
     resources_per_worker: dict[str, Annotated[float, Field(ge=0)]] = {"CPU": 1.0}
     max_failures: Annotated[int, Field(ge=-1)] = 3
@@ -197,4 +209,17 @@ class Distil(Section):
             raise SettingError("recipe.compile", "compiles the auxiliary model alone, which auxiliary=false leaves out")
         if not self.use_gpu and self.resources_per_worker.get("GPU"):
             raise SettingError("resources_per_worker.GPU", "has no effect with use_gpu=false; set use_gpu = true")
+        return self
+
+
+class Cluster(Section):
+    """Which Ray: "" starts one on this machine, "auto" joins the one here, ``ray://host:port`` another."""
+
+    address: str = ""
+    num_cpus: Count | None = None
+
+    @model_validator(mode="after")
+    def _effects(self) -> Self:
+        if self.address and self.num_cpus is not None:
+            raise SettingError("num_cpus", f"has no effect with address={self.address!r}; leave it out")
         return self

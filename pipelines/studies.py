@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .config_text import SettingError, matches
+from .rules import SettingError, matches
 from .sections import Count, Data, PathText, Section, Size
 
 Budget = Literal["full", "smoke"]

@@ -4,10 +4,10 @@ from dataclasses import fields
 
 from wave.recipe import Recipe
 
-from .config_text import SettingError
+from .rules import SettingError
 
 _DEFAULTS = {field.name: field.default for field in fields(Recipe)}
-OF_ANCESTOR = ("tau", "template_lr_scale", "scaler_lr_scale")
+OF_ANCESTOR = ("tau", "kl_weight", "template_lr_scale", "scaler_lr_scale")
 
 
 def check_unused(recipe: Recipe | None, names: tuple[str, ...], why: str) -> None:

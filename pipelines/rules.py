@@ -1,0 +1,36 @@
+"""Rules that pydantic has no words for: text of a pattern, one for a whole union, a mistake across keys."""
+
+import re
+from typing import Any
+
+from pydantic import AfterValidator, GetCoreSchemaHandler
+from pydantic_core import core_schema
+
+
+class SettingError(ValueError):
+    """A mistake in one key of a section; ``key`` is relative to the section, "" for the section itself."""
+
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(text)
+        self.key = key
+
+
+def matches(pattern: str, rule: str) -> AfterValidator:
+    """A check that text is a full match of ``pattern``; ``rule`` is the mistake's text."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text, re.DOTALL):
+            raise ValueError(rule)
+        return text
+
+    return AfterValidator(check)
+
+
+class Says:
+    """Behind a union: its one rule, in place of what each member would say."""
+
+    def __init__(self, rule: str) -> None:
+        self.rule = rule
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return {**handler(source), "custom_error_type": "rule", "custom_error_message": self.rule}  # type: ignore
