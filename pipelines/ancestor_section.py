@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from wave.recipe import Recipe
 
+from .arguments import mistake
 from .rules import Says, SettingError, matches
 from .sections import Section
 from .unused import OF_ANCESTOR, check_unused
@@ -17,7 +18,6 @@ Argument = Annotated[
     bool | int | float | str | list[int], Says("should be true, false, a number, text or a list of whole numbers")
 ]
 Statistics = Annotated[tuple[float, ...], Field(min_length=1)]
-_MOST = {"embed_dim": 16384, "depth": 1024, "num_heads": 1024, "patch_size": 8192, "num_classes": 2**24, "in_chans": 64}
 
 
 class Ancestor(Section):
@@ -52,21 +52,8 @@ class Ancestor(Section):
         if self.mean is not None and kind == "train":
             raise SettingError("mean", f"has no effect with {given}, which reads the data's own; leave it out")
         check_unused(self.recipe, OF_ANCESTOR, "an ancestor has neither teacher nor templates")
-        self._sizes()
-        for key, value in self.model_args.items():
-            rate = key.endswith("drop_rate") or key == "drop_path_rate"
-            if rate and not (isinstance(value, int | float) and 0 <= value < 1):
-                raise SettingError(f"model_args.{key}", f"={value} should be at least 0 and less than 1")
+        if found := mistake(self.model_args):
+            raise SettingError(f"model_args.{found[0]}", found[1])
         if any(s <= 0 for s in self.std or ()):
             raise SettingError("std", f"={list(self.std or ())} should be greater than 0")
         return self
-
-    def _sizes(self) -> None:
-        for key, limit in _MOST.items():
-            value = self.model_args.get(key)
-            if isinstance(value, int | float | str) and not (type(value) is int and 1 <= value <= limit):
-                raise SettingError(f"model_args.{key}", f"={value!r} should be a whole number from 1 to {limit}")
-        width, heads = (self.model_args.get(key) for key in ("embed_dim", "num_heads"))
-        if isinstance(width, int) and isinstance(heads, int) and width % heads:
-            near = max(n for n in range(1, heads) if width % n == 0)
-            raise SettingError("model_args.num_heads", f"={heads} does not divide embed_dim={width}; nearest: {near}")

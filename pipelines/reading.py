@@ -19,20 +19,10 @@ from timm.models.vision_transformer import VisionTransformer
 from wave.errors import WaveError
 from wave.vit import check_supported
 
+from .arguments import NO_CLASSIFIER, REFUSALS, mistake, refused
+
 PROBE_SECONDS = 8.0
 """How long the model hub may take to answer; it would be asked again and again for a minute."""
-
-_REFUSED = (
-    TypeError,
-    ValueError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    RuntimeError,
-    AssertionError,
-    ZeroDivisionError,
-)
-"""What timm and torch raise for arguments that make no model."""
 
 
 def create(architecture: str, arguments: dict[str, Any], where: str, device: str | None = None) -> VisionTransformer:
@@ -45,8 +35,11 @@ def create(architecture: str, arguments: dict[str, Any], where: str, device: str
         known = timm.list_models(["vit_*", "deit_*"])
         near = difflib.get_close_matches(architecture, known, 1, 0.5) or ["vit_tiny_patch16_224"]
         raise WaveError(f"{where}: timm has no architecture {architecture!r}; nearest: {near[0]}")
+    if found := mistake(arguments):
+        raise WaveError(f"{where}: {''.join(found)}")
     try:
         model = check_supported(timm.create_model(architecture, pretrained=False, **{**arguments, "device": "meta"}))
+        _classifies(model, architecture)
         need, have = 4 * sum(p.numel() for p in model.parameters()), memory_bytes()
         if need > have:
             raise WaveError(
@@ -57,9 +50,14 @@ def create(architecture: str, arguments: dict[str, Any], where: str, device: str
         return check_supported(timm.create_model(architecture, pretrained=False, **arguments))
     except WaveError as error:
         raise WaveError(f"{where}: {error}") from None
-    except (*_REFUSED, OverflowError) as error:
+    except REFUSALS as error:
         _refuse_kind(architecture, where)
-        raise WaveError(f"{where}: timm cannot make {architecture} with {arguments}: {first_line(error)}") from None
+        raise WaveError(f"{where}: {refused(architecture, arguments, error)}") from None
+
+
+def _classifies(model: VisionTransformer, name: str) -> None:
+    if model.num_classes < 1:
+        raise WaveError(f"{name} has no classifier; {NO_CLASSIFIER}")
 
 
 def _refuse_kind(architecture: str, where: str) -> None:
@@ -68,7 +66,7 @@ def _refuse_kind(architecture: str, where: str) -> None:
         check_supported(timm.create_model(architecture, pretrained=False, device="meta"))
     except WaveError as error:
         raise WaveError(f"{where}: {error}") from None
-    except _REFUSED:  # the arguments are told then
+    except REFUSALS:  # the arguments are told then
         return
 
 
@@ -91,6 +89,7 @@ def pretrained(name: str, arguments: dict[str, Any], where: str) -> VisionTransf
             constants.HF_HUB_OFFLINE = True
     try:
         model = check_supported(timm.create_model(name, pretrained=True, **arguments))
+        _classifies(model, name)
         classes = cast(dict[str, Any], model.pretrained_cfg).get("num_classes", model.num_classes)
         if classes != model.num_classes:
             raise WaveError(
@@ -100,7 +99,7 @@ def pretrained(name: str, arguments: dict[str, Any], where: str) -> VisionTransf
         return model
     except WaveError as error:
         raise WaveError(f"{where}: {error}") from None
-    except (*_REFUSED, OSError) as error:
+    except (*REFUSALS, OSError) as error:
         why = first_line(error)
         if constants.HF_HUB_OFFLINE:
             why = f"the model hub {constants.ENDPOINT} does not answer and its cache on this machine lacks the weights"
@@ -148,7 +147,7 @@ def load_checkpoint(
             "refused, it holds more than tensors, which could run code, or is damaged; keep its tensors as safetensors"
         )
         raise WaveError(f"{path}: {text}") from None
-    except (OSError, SafetensorError, EOFError, *_REFUSED) as error:
+    except (OSError, SafetensorError, EOFError, *REFUSALS) as error:
         raise WaveError(f"{path}: not a checkpoint this program reads ({first_line(error)}); use safetensors") from None
     for wrapper in ("state_dict", "model", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
