@@ -29,7 +29,8 @@ def _common(values: Values, provider: dict[str, Any]) -> dict[str, Any]:
     mount = [
         "(command -v mount.nfs4 || (sudo apt-get update && sudo apt-get install -y nfs-common)) > /dev/null",
         f"sudo mkdir -p {path} && (mountpoint -q {path} || sudo mount -t nfs4 {values.storage.nfs} {path})",
-        f"sudo chown 1000 {path} || true",  # a new share belongs to root; the container's user is 1000
+        # A new share belongs to root; the container's user is 1000.
+        f"[ $(stat -c %u {path}) != 0 ] || sudo chown 1000 {path} || true",
     ]
     return {
         "cluster_name": values.name,

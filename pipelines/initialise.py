@@ -26,7 +26,7 @@ from .remote import on_worker
 from .session import ROOT, say
 from .store import Store
 from .trial import Arrays, Job, check, register, run_trial
-from .workspace import Workspace, key_of
+from .workspace import Workspace, contents, key_of
 
 
 class Outcome(dict[str, dict[str, Any]]):
@@ -49,10 +49,12 @@ def initialise(
     check(templates, targets)
     job = _job(experiment, dataset, workspace, templates, store)
     keys = {t.name: _key(experiment, dataset, templates, t) for t in targets}
-    records = {t.name: workspace.record(workspace.model(t.name), keys[t.name], unchanged=True) for t in targets}
-    for target in targets:
-        if records[target.name] is None and workspace.record(workspace.model(target.name), keys[target.name]):
-            say(f"stage 2: {workspace.model(target.name)} has changed since it was made; it is made again")
+    records = {t.name: workspace.record(workspace.model(t.name), keys[t.name]) for t in targets}
+    for name, record in records.items():
+        if record is not None and record.get("files") != contents(folder := workspace.model(name)):
+            say(f"stage 2: {folder} has changed since it was made; it is made again")
+            workspace.forget(folder)
+            records[name] = None
     todo = [t for t in targets if records[t.name] is None]
     for target in targets:
         record = records[target.name]

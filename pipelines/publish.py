@@ -14,6 +14,7 @@ from wave.errors import WaveError
 
 from .runs import KEY_TAG
 from .store import Store, explained
+from .workspace import contents
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
@@ -34,9 +35,11 @@ def check_names(registered_model: str, alias: str | None = None) -> None:
 def publication_key(directory: Path, registered_model: str, alias: str, batch: str = "") -> str:
     """Hex SHA-256 of what a publication is: every file's relative path and bytes, the names, and the batch's key."""
     digest = hashlib.sha256(repr((registered_model, alias, batch)).encode())
-    for name, file in _files(directory).items():
-        with file.open("rb") as stream:
-            digest.update(repr((name, hashlib.file_digest(stream, "sha256").hexdigest())).encode())
+    files = contents(directory)
+    if not files:
+        raise WaveError(f"there is nothing to register: {directory} is no folder with files in it")
+    for entry in files.items():
+        digest.update(repr(entry).encode())
     return digest.hexdigest()
 
 
@@ -82,14 +85,6 @@ def snippet(registered_model: str, alias: str) -> str:
         f'path = mlflow.artifacts.download_artifacts("models:/{registered_model}@{alias}")\n'
         'model = timm.create_model("local-dir:" + path, pretrained=True)\n```\n'
     )
-
-
-def _files(directory: Path) -> dict[str, Path]:
-    """Relative POSIX path -> file, sorted; what will be uploaded."""
-    found = {file.relative_to(directory).as_posix(): file for file in sorted(directory.rglob("*")) if file.is_file()}
-    if not found:
-        raise WaveError(f"there is nothing to register: {directory} is no folder with files in it")
-    return found
 
 
 def _settled(client: MlflowClient, registered_model: str, key: str) -> int | None:

@@ -45,6 +45,15 @@ def write_bytes(path: Path, content: "bytes | memoryview[int]") -> None:
             temporary.unlink()
 
 
+def contents(folder: Path) -> dict[str, str]:
+    """Relative POSIX path -> sha256 in hexadecimal, of every file below ``folder``, sorted."""
+    found: dict[str, str] = {}
+    for path in sorted(file for file in folder.rglob("*") if file.is_file()):
+        with path.open("rb") as file:
+            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
 @contextlib.contextmanager
 def exclusive(path: Path, doing: str) -> Iterator[None]:
     """Hold the lock file ``path`` for the block. Raises :class:`WaveError` while another process holds it: that one,
@@ -120,9 +129,8 @@ class Workspace:
         """Where an unfinished stage-2 trial keeps its state."""
         return self.root / "checkpoints" / f"{name}.pt"
 
-    def record(self, folder: Path, key: str, unchanged: bool = False) -> dict[str, Any] | None:
-        """What was recorded when ``folder`` was finished under this key; None if it was not, or something is gone, or,
-        asked for ``unchanged``, has other bytes now."""
+    def record(self, folder: Path, key: str) -> dict[str, Any] | None:
+        """What was recorded when ``folder`` was finished under this key; None if it was not, or something is gone."""
         try:
             data = json.loads(self._record_path(folder).read_text())
         except (OSError, ValueError):
@@ -131,15 +139,18 @@ class Workspace:
             isinstance(data, dict)
             and data.get("key") == key
             and all((folder / f).is_file() for f in data.get("files", ()))
-            and not (unchanged and data.get("files") != _contents(folder))
         )
         return cast(dict[str, Any], data) if whole else None
 
     def finish(self, folder: Path, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
         """Record that ``folder`` is done; call it after its files are in place."""
-        data = {"key": key, "files": _contents(folder), **record}
+        data = {"key": key, "files": contents(folder), **record}
         write_text(self._record_path(folder), json.dumps(data, indent=2) + "\n")
         return data
+
+    def forget(self, folder: Path) -> None:
+        """``folder`` is no longer done."""
+        self._record_path(folder).unlink(missing_ok=True)
 
     @staticmethod
     def _record_path(folder: Path) -> Path:
@@ -150,12 +161,3 @@ class Workspace:
         """One writer at a time; raises :class:`WaveError` while another process runs in this folder."""
         with exclusive(self.root / ".lock", f"is writing to {self.root}; wait for it, or set another output"):
             yield
-
-
-def _contents(folder: Path) -> dict[str, str]:
-    """File name -> sha256, of the files in a folder."""
-    found: dict[str, str] = {}
-    for path in sorted(f for f in folder.iterdir() if f.is_file()):
-        with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found

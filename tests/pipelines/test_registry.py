@@ -2,15 +2,11 @@
 
 import multiprocessing
 import os
-import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 import timm
 import torch
@@ -35,20 +31,6 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = timm.create_model("vit_tiny_patch16_224", **SIZE)
     save_for_hf(model, folder, model_args=SIZE, safe_serialization=True)
     return folder
-
-
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One database for the module: making the schema takes seconds. The name has to be quoted in a URI."""
-    return tmp_path_factory.mktemp("run 100%")
-
-
-@pytest.fixture(scope="module")
-def opened(workdir: Path) -> Iterator[store.Store]:
-    before = mlflow.get_tracking_uri()
-    yield registry.open_store("", "digits", workdir)
-    mlflow.set_tracking_uri(before)
-    mlflow.set_registry_uri("")
 
 
 @pytest.fixture
@@ -314,76 +296,3 @@ def test_an_empty_folder_is_refused(opened: store.Store, family: str, run_id: st
         with pytest.raises(WaveError, match="nothing to register"):
             registry.publish(opened, folder, family, "d032-l02", run_id, {}, "", {})
     assert not opened.client().search_registered_models(f"name = '{family}'")
-
-
-def test_a_deleted_experiment_comes_back(opened: store.Store, workdir: Path):
-    opened.client().delete_experiment(opened.experiment_id)
-    assert registry.open_store("", "digits", workdir) == opened
-    assert opened.client().get_experiment(opened.experiment_id).lifecycle_stage == "active"
-
-
-def test_a_relative_database_stands_in_the_working_folder(opened: store.Store, workdir: Path):
-    assert registry.open_store("sqlite:///mlflow.db", "digits", workdir) == opened
-    assert registry.existing_store(opened.tracking_uri, Path("/")).tracking_uri == opened.tracking_uri
-
-
-@pytest.mark.parametrize(
-    ("uri", "says"),
-    [
-        ("http://127.0.0.1:9", "no MLflow server answers at http://127.0.0.1:9"),
-        ("http://me:secret@127.0.0.1:9", r"me:\*\*\*@127"),
-        ("http://nowhere.invalid:5000", "no MLflow server answers"),
-        ("http://[", "no MLflow server answers|not a URI"),
-        ("postgresql://me:secret@127.0.0.1:9/db", r"cannot be used"),
-        ("nosuch://host", "nosuch"),
-        ("./mlruns", "given up its file store"),
-        ("file:///tmp/mlruns", "given up its file store"),
-        ("sqlite://", "in memory"),
-        ("sqlite:////proc/nowhere/mlflow.db", "cannot be used"),
-    ],
-)
-def test_an_unusable_store_is_one_quick_line(uri: str, says: str, tmp_path: Path):
-    started = time.monotonic()
-    with pytest.raises(WaveError, match=says) as raised:
-        registry.open_store(uri, "digits", tmp_path)
-    assert "secret" not in str(raised.value)
-    assert "\n" not in str(raised.value)
-    assert time.monotonic() - started < 60
-
-
-def test_a_folder_that_no_database_uri_can_name(tmp_path: Path):
-    with pytest.raises(WaveError, match=r"without '\?'"):
-        registry.open_store("", "digits", tmp_path / "what?")
-
-
-def test_reading_makes_no_database(tmp_path: Path):
-    with pytest.raises(WaveError, match="there is no MLflow database"):
-        registry.existing_store("", tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(store, "PROBE_SECONDS", 0.2)
-    holder = sqlite3.connect(tmp_path / "mlflow.db")
-    holder.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(WaveError, match=r"mlflow\.db cannot be used \(database is locked\); end the program"):
-        registry.open_store("", "digits", tmp_path)
-    holder.close()
-
-
-def test_a_file_that_is_no_database(tmp_path: Path):
-    (tmp_path / "mlflow.db").write_text("not a database " * 100)
-    with pytest.raises(WaveError, match="file is not a database"):
-        registry.open_store("", "digits", tmp_path)
-
-
-@pytest.mark.parametrize("complete", [True, False], ids=["all-tables", "other-tables"])
-def test_a_database_of_another_version(opened: store.Store, workdir: Path, tmp_path: Path, complete: bool):
-    with sqlite3.connect(workdir / "mlflow.db") as source, sqlite3.connect(tmp_path / "mlflow.db") as copy:
-        source.backup(copy)
-        copy.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
-        if not complete:
-            copy.execute("DROP TABLE model_version_tags")
-    with pytest.raises(WaveError, match="another MLflow version than this") as raised:
-        registry.open_store("", "digits", tmp_path)
-    assert "\n" not in str(raised.value)
