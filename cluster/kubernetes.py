@@ -5,7 +5,7 @@ from typing import Any
 
 from . import mlflow_server, run
 from .submit import STOP_SECONDS
-from .values import Nodes, Values
+from .values import Machine, Values
 
 CODE = "/home/ray/wave"  # where the image has the code
 
@@ -17,7 +17,7 @@ def _metadata(values: Values) -> dict[str, Any]:
     return {"name": values.name, "namespace": values.namespace, "labels": labels}
 
 
-def _pod(values: Values, nodes: Nodes, role: str) -> dict[str, Any]:
+def _pod(values: Values, nodes: Machine, role: str) -> dict[str, Any]:
     resources: dict[str, Any] = {"cpu": str(nodes.cpus), "memory": nodes.memory}
     if nodes.gpus:
         resources["nvidia.com/gpu"] = str(nodes.gpus)

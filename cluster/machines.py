@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from .submit import STOP_SECONDS
-from .values import Nodes, Values
+from .values import Machine, Values, Workers
 
 _TOKEN = "/home/ray/.ray/auth_token"
 # Where MLflow's client looks for user and password, on this laptop and in the containers.
@@ -23,7 +23,7 @@ def _start(head: bool) -> list[str]:
 
 def _common(values: Values, provider: dict[str, Any]) -> dict[str, Any]:
     variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": _TOKEN, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
-    if any(nodes.gpus for nodes in (values.head, *values.workers.values()) if nodes.max):
+    if any(nodes.gpus for nodes in (values.head, *(w for w in values.workers.values() if w.max))):
         variables |= _GPUS  # on a machine without GPUs nothing reads them
     path = values.storage.path
     mount = [
@@ -64,20 +64,23 @@ def _secrets() -> dict[str, str]:
 
 
 def _types(values: Values, config: Any) -> dict[str, Any]:
-    def kind(nodes: Nodes, head: bool) -> dict[str, Any]:
-        # The head gets no work, in line with num-cpus 0 of its start command.
-        resources = {"CPU": 0 if head else nodes.cpus} | ({"GPU": nodes.gpus} if nodes.gpus else {})
-        bounds = {} if head else {"min_workers": nodes.min, "max_workers": nodes.max}
-        return {"resources": resources, "node_config": config(nodes), **bounds}
+    def kind(node: Machine, cpus: int) -> dict[str, Any]:
+        resources = {"CPU": cpus} | ({"GPU": node.gpus} if node.gpus else {})
+        return {"resources": resources, "node_config": config(node)}
 
-    workers = {name: kind(nodes, head=False) for name, nodes in values.workers.items() if nodes.max}
-    return {"head_node_type": "head", "available_node_types": {"head": kind(values.head, head=True), **workers}}
+    def workers(nodes: Workers) -> dict[str, Any]:
+        return kind(nodes, nodes.cpus) | {"min_workers": nodes.min, "max_workers": nodes.max}
+
+    # The head gets no work, in line with num-cpus 0 of its start command.
+    types = {"head": kind(values.head, cpus=0)}
+    types |= {name: workers(nodes) for name, nodes in values.workers.items() if nodes.max}
+    return {"head_node_type": "head", "available_node_types": types}
 
 
 def aws(values: Values) -> dict[str, Any]:
     """EC2 machines, with Ray's default image and a security group that lets only SSH in from outside."""
 
-    def config(nodes: Nodes) -> dict[str, Any]:
+    def config(nodes: Machine) -> dict[str, Any]:
         disk = {"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": values.rented.disk_gb, "VolumeType": "gp3"}}
         # Version 2 of the metadata service only: no URL can trick a job into fetching the machine's credentials.
         return {"InstanceType": nodes.aws, "BlockDeviceMappings": [disk], "MetadataOptions": {"HttpTokens": "required"}}
@@ -89,7 +92,7 @@ def aws(values: Values) -> dict[str, Any]:
 def gcp(values: Values) -> dict[str, Any]:
     """Compute Engine machines."""
 
-    def config(nodes: Nodes) -> dict[str, Any]:
+    def config(nodes: Machine) -> dict[str, Any]:
         image = {"diskSizeGb": values.rented.disk_gb, "sourceImage": values.rented.gcp_image}
         disk = {"boot": True, "autoDelete": True, "type": "PERSISTENT", "initializeParams": image}
         found: dict[str, Any] = {"machineType": nodes.gcp, "disks": [disk]}

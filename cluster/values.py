@@ -3,97 +3,153 @@
 import difflib
 import re
 import tomllib
-import typing
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ClusterError
 
-T = TypeVar("T")
+
+def _text(pattern: str, rule: str) -> AfterValidator:
+    """A check that text is a full match of `pattern`; `rule` is what the message says."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(rule)
+        return text
+
+    return AfterValidator(check)
 
 
-@dataclass(frozen=True)
-class Versions:
+def _inside(text: str) -> str:
+    if ".." in PurePosixPath(text).parts:
+        raise ValueError("must name no folder above")
+    return text
+
+
+_LABEL = r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?"
+_LABELS = "must be up to 40 small letters, digits and -, as Kubernetes wants"
+Label = Annotated[str, _text(_LABEL, _LABELS)]
+LabelOrNone = Annotated[str, _text(f"({_LABEL})?", f"{_LABELS}, or empty")]
+SubDomain = Annotated[
+    str, _text(r"(?=.{1,253}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])?", "must be small letters, digits, - and .")
+]
+Quantity = Annotated[
+    str, _text(r"[0-9]+(\.[0-9]+)?([KMGTPE]i|[kMGTPE])?", "must be a Kubernetes quantity, as in 32Gi or 500M")
+]
+Version = Annotated[str, _text(r"[0-9][0-9A-Za-z.]*", "must be one exact version")]
+Image = Annotated[str, _text(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", "must name an image, as in registry.example.org/wave:1")]
+File = Annotated[
+    str,
+    _text(r"pipelines/[A-Za-z0-9/._-]+\.toml", "must be a TOML file below pipelines/, the folder that the image has"),
+    AfterValidator(_inside),
+]
+Folder = Annotated[
+    str,
+    _text(r"/[A-Za-z0-9._-][A-Za-z0-9/._-]*", "must be an absolute folder of letters, digits, ., _ and -"),
+    AfterValidator(_inside),
+]
+Export = Annotated[str, _text(r"([A-Za-z0-9._-]+:/[A-Za-z0-9/._-]*)?", "must read HOST:/export, or be empty")]
+Name = Annotated[str, _text(r"[A-Za-z0-9][A-Za-z0-9._/-]*", "must be letters, digits, ., _, / and -")]
+Host = Annotated[
+    str, _text(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", "must be a host's name or address, without a port")
+]
+Count = Annotated[int, Field(ge=0)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Versions(_Table):
     """What the image is built on."""
 
-    ray: str
-    python: str
+    ray: Version
+    python: Version
 
 
-@dataclass(frozen=True)
-class Storage:
+class Storage(_Table):
     """The folder that every node sees."""
 
-    path: str
-    size: str
-    nfs: str
-    storage_class: str = field(metadata={"key": "class"})
+    path: Folder
+    size: Quantity
+    nfs: Export
+    storage_class: Annotated[LabelOrNone, Field(alias="class")]
 
 
-@dataclass(frozen=True)
-class Mlflow:
+class Mlflow(_Table):
     """The MLflow server."""
 
-    port: int
-    size: str
-    secret: str
-    hosts: list[str]
+    port: Port
+    size: Quantity
+    secret: SubDomain
+    hosts: list[Host]
 
 
-@dataclass(frozen=True)
-class Nodes:
-    """One kind of node; `cpus`, `gpus` and `memory` are a node's, `aws` and `gcp` the machine type to rent for it."""
+class Machine(_Table):
+    """A node: `cpus`, `gpus` and `memory` are what it has, `aws` and `gcp` the machine type to rent for it."""
 
-    cpus: int
-    gpus: int
-    memory: str
-    min: int
-    max: int
-    aws: str
-    gcp: str
+    cpus: Count
+    gpus: Count
+    memory: Quantity
+    aws: Name
+    gcp: Name
 
 
-@dataclass(frozen=True)
-class Rented:
+class Workers(Machine):
+    """One kind of worker: from `min` to `max` such nodes."""
+
+    min: Count
+    max: Count
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "Workers":
+        if self.min > self.max:
+            raise ValueError(f"has min = {self.min} and max = {self.max}; 0 <= min <= max is the rule")
+        return self
+
+
+class Rented(_Table):
     """Machines that `ray up` reaches by SSH."""
 
-    ssh_user: str
-    disk_gb: int
-    aws_region: str
-    gcp_project: str
-    gcp_region: str
-    gcp_zone: str
-    gcp_image: str
-    head_ip: str
-    worker_ips: list[str]
+    ssh_user: Name
+    disk_gb: Annotated[int, Field(ge=1)]
+    aws_region: Name
+    gcp_project: Name
+    gcp_region: Name
+    gcp_zone: Name
+    gcp_image: Name
+    head_ip: Host
+    worker_ips: list[Host]
 
 
-@dataclass(frozen=True)
-class Values:
+class Values(_Table):
     """values.toml as a whole."""
 
-    name: str
-    namespace: str
-    image: str
-    run: str
+    name: Label
+    namespace: Label
+    image: Image
+    run: File
     set: list[str]
-    retries: int
-    shared_memory: str
-    idle_minutes: int
-    kueue_queue: str
+    retries: Count
+    shared_memory: Quantity
+    idle_minutes: Count
+    kueue_queue: LabelOrNone
     versions: Versions
     storage: Storage
     mlflow: Mlflow
-    head: Nodes
-    workers: dict[str, Nodes]
+    head: Machine
+    workers: dict[Label, Workers]
     rented: Rented
 
 
 def load(file: Path) -> Values:
     """Read and check `file`. Raises ClusterError that names the file, the key and the nearest valid one."""
     try:
-        values = _build(Values, tomllib.loads(file.read_text(encoding="utf-8")), str(file), "")
+        return Values.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise ClusterError(f"{file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -102,81 +158,36 @@ def load(file: Path) -> Values:
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise ClusterError(f"{file} is not TOML: {error}") from error
-    for key, name in (
-        ("name", values.name),
-        ("namespace", values.namespace),
-        *(("workers", w) for w in values.workers),
-    ):
-        if not re.fullmatch(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", name):
-            raise ClusterError(
-                f"{file}: {key} {name!r} must be up to 40 small letters, digits and -, as Kubernetes wants"
-            )
-    for key, version in (("ray", values.versions.ray), ("python", values.versions.python)):
-        if not re.fullmatch(r"[0-9][0-9A-Za-z.]*", version):
-            raise ClusterError(f"{file}: versions.{key} = {version!r} must be one exact version")
-    for kind, nodes in {"head": values.head, **values.workers}.items():
-        if not 0 <= nodes.min <= nodes.max:
-            raise ClusterError(
-                f"{file}: {kind} has min = {nodes.min} and max = {nodes.max}; 0 <= min <= max is the rule"
-            )
-    _check_texts(values, file)
-    return values
+    except ValidationError as error:
+        raise ClusterError(f"{file}: {_first(error)}") from None
 
 
-def _check_texts(values: Values, file: Path) -> None:
-    """Refuse texts that would only fail on the cluster, or that a shell there would read as more than a name."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", values.image):
-        raise ClusterError(f"{file}: image {values.image!r:.80} must name an image, as in registry.example.org/wave:1")
-    parts = PurePosixPath(values.run).parts
-    if parts[:1] != ("pipelines",) or ".." in parts or not re.fullmatch(r"[A-Za-z0-9/._-]+\.toml", values.run):
-        raise ClusterError(
-            f"{file}: run {values.run!r:.80} must be a TOML file below pipelines/, the folder that the image has"
-        )
-    sizes = {
-        "shared_memory": values.shared_memory,
-        "storage.size": values.storage.size,
-        "mlflow.size": values.mlflow.size,
-    }
-    sizes |= {"head.memory": values.head.memory} | {f"workers.{k}.memory": n.memory for k, n in values.workers.items()}
-    for key, size in sizes.items():
-        if not re.fullmatch(r"[0-9]+(\.[0-9]+)?([KMGTPE]i|[kMGTPE])?", size):
-            raise ClusterError(f"{file}: {key} {size!r:.80} must be a Kubernetes quantity, as in 32Gi or 500M")
-    path = values.storage.path
-    if not path.startswith("/"):
-        raise ClusterError(f"{file}: storage.path {path!r:.80} must be absolute, the same on every node")
-    if not re.fullmatch(r"[A-Za-z0-9/._-]+", path) or ".." in PurePosixPath(path).parts or not path.strip("/"):
-        raise ClusterError(f"{file}: storage.path {path!r:.80} must be a folder of letters, digits, ., _ and -")
-    if not re.fullmatch(r"[A-Za-z0-9/:._-]*", values.storage.nfs):
-        raise ClusterError(f"{file}: storage.nfs {values.storage.nfs!r:.80} must read HOST:/export, or be empty")
+def _first(error: ValidationError) -> str:
+    """The first mistake: an unknown key before all others, since a misspelt one is missing as well."""
+    mistakes = sorted(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
+    kind, given, context = mistakes[0]["type"], mistakes[0]["input"], mistakes[0].get("ctx", {})
+    loc = [str(part) for part in mistakes[0]["loc"]]
+    key = ".".join(part for part in loc if part != "[key]")
+    if kind == "extra_forbidden":
+        known = _keys(loc[:-1])
+        near = difflib.get_close_matches(loc[-1], known, 1)
+        return f"unknown key {key}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+    if kind == "missing":
+        return f"{key} is missing"
+    if kind == "value_error":
+        return f"{key} {context['error']}" if isinstance(given, Mapping) else f"{key} {given!r:.80} {context['error']}"
+    wanted = {
+        "int_type": "a whole number from 0",
+        "greater_than_equal": "a whole number from {ge}",
+        "less_than_equal": "at most {le}",
+        "string_type": "text",
+        "list_type": "a list",
+    }.get(kind, "a table")
+    return f"{key} must be {wanted.format(**context)}, not {given!r:.60}"
 
 
-def _build(kind: type[T], raw: Any, file: str, where: str) -> T:
-    if not isinstance(raw, dict):
-        raise ClusterError(f"{file}: {where or 'the file'} must be a table")
-    # A dataclass field whose name Python reserves carries its key in its metadata.
-    known = {f.metadata.get("key", f.name): f for f in fields(kind)}  # pyright: ignore[reportArgumentType]
-    for key in raw:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise ClusterError(f"{file}: unknown key {where}{key}; {hint}")
-    if missing := [key for key, f in known.items() if key not in raw and f.default is MISSING]:
-        raise ClusterError(f"{file}: {where}{missing[0]} is missing")
-    hints = typing.get_type_hints(kind)
-    return kind(**{f.name: _value(hints[f.name], raw[key], file, where + key) for key, f in known.items()})
-
-
-def _value(hint: Any, raw: Any, file: str, where: str) -> Any:
-    if isinstance(hint, type) and is_dataclass(hint):
-        return _build(hint, raw, file, where + ".")
-    if outer := typing.get_origin(hint):
-        inner = typing.get_args(hint)[-1]
-        if not isinstance(raw, outer):
-            raise ClusterError(f"{file}: {where} must be a {'table' if outer is dict else 'list'}, not {raw!r:.60}")
-        if outer is dict:
-            return {key: _value(inner, value, file, f"{where}.{key}") for key, value in raw.items()}
-        return [_value(inner, value, file, where) for value in raw]
-    if not isinstance(raw, hint) or isinstance(raw, bool) or (hint is int and raw < 0):
-        wanted = {int: "a whole number from 0", str: "text"}[hint]
-        raise ClusterError(f"{file}: {where} must be {wanted}, not {raw!r:.60}")
-    return raw
+def _keys(loc: list[str]) -> list[str]:
+    """The keys of the table at `loc`."""
+    table: Any = Values.model_fields[loc[0]].annotation if loc else Values
+    table = Workers if loc[:1] == ["workers"] else table
+    return [field.alias or name for name, field in table.model_fields.items()]
