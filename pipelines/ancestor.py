@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -97,14 +96,13 @@ def obtain(
     if settings.source == "train":
         name = f"ancestor-{own}"
         say(f"ancestor: training {settings.architecture} on {dataset.num_rows('train')} images")
-        fit(experiment, dataset, workspace, name, _build)
-        shutil.rmtree(workspace.ray / name, ignore_errors=True)
+        reached = fit(experiment, dataset, workspace, name, _build)
     else:
         say(f"ancestor: reading {settings.source}")
         source = source or foresee(experiment, dataset, workspace)
         save_model(source.model, workspace.ancestor, source.mean, source.std)
+        reached = on_worker(experiment.distil, _accuracy, experiment, dataset, workspace)
     parameters = num_parameters(load(workspace.ancestor)[0])
-    reached = on_worker(experiment.distil, _accuracy, experiment, dataset, workspace)
     say(f"ancestor: {parameters} parameters, accuracy {reached:.3f}")
     return workspace.finish(workspace.ancestor, own, {"accuracy": reached, "parameters": parameters})
 
@@ -172,8 +170,10 @@ def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wo
     torch.manual_seed(experiment.seed)
     model = _named(experiment, dataset)
 
-    def keep(trained: torch.nn.Module, _: dict[str, Any]) -> None:
+    def keep(trained: torch.nn.Module, _: dict[str, Any]) -> float:
         save_model(trained, workspace.ancestor, dataset.mean, dataset.std, dataset.classes)
+        device = next(trained.parameters()).device
+        return accuracy(trained, evaluation_batches(dataset, experiment.data, 256)(), device)
 
     return Work("ancestor", recipe, model, keep)
 

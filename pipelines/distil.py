@@ -1,6 +1,5 @@
 """Stage 1: the ancestor condensed into templates, on Ray Train, at one size or at many sampled sizes at once."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -63,10 +62,8 @@ def distil(experiment: Experiment, dataset: Dataset, workspace: Workspace, origi
         return done
     name = f"templates-{own}"
     say(f"stage 1: distilling templates on {dataset.num_rows('train')} images")
-    fit(experiment, dataset, workspace, name, _build)
-    shutil.rmtree(workspace.ray / name, ignore_errors=True)
+    reached = fit(experiment, dataset, workspace, name, _build)
     templates = Templates.load(workspace.templates)
-    reached = float(templates.info["metrics"]["accuracy"])
     share = templates.spec.num_parameters() / origin["parameters"]
     exchanged = num_parameters(templates.auxiliary()) / origin["parameters"]
     say(
@@ -97,7 +94,7 @@ def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wo
     for target in experiment.distil.sizes.specs() if experiment.distil.sizes else []:
         spec.check(family.resolve(target).embed_dim)
 
-    def keep(trained: nn.Module, metrics: dict[str, Any]) -> None:
+    def keep(trained: nn.Module, metrics: dict[str, Any]) -> float:
         if not isinstance(trained, MultiSize):
             raise WaveError(f"stage 1 ended with {type(trained).__name__}, not a MultiSize model")
         device = next(trained.parameters()).device
@@ -116,6 +113,7 @@ def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wo
             "metrics": {"accuracy": reached, **{k: metrics[k] for k in ("steps", "workers")}},
         }
         Templates.of(trained.auxiliary, family, rule, info).save(workspace.templates)
+        return reached
 
     sizes = MultiSize(model, family, size, rule, always=experiment.distil.auxiliary)
     return Work("stage 1", experiment.distil.recipe, sizes, keep, teacher, sampler(experiment))

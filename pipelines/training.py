@@ -1,6 +1,7 @@
 """One training on Ray Train workers, for the ancestor and for stage 1: DDP, a checkpoint an epoch, resumed by name."""
 
 import pickle
+import shutil
 import tempfile
 import threading
 import time
@@ -33,12 +34,12 @@ _STATE = "state.pt"
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker trains: a model, its teacher, the sampled sizes, and how rank 0 keeps the result."""
+    """What a worker trains: a model, its teacher, the sampled sizes, and how rank 0 keeps and judges the result."""
 
     title: str
     recipe: Recipe
     model: nn.Module
-    keep: Callable[[nn.Module, dict[str, Any]], None]
+    keep: Callable[[nn.Module, dict[str, Any]], float]
     teacher: nn.Module | None = None
     sampler: Callable[[int], Sequence[TargetSpec]] | None = None
 
@@ -46,8 +47,9 @@ class Work:
 Build = Callable[[Experiment, Dataset, Workspace], Work]
 
 
-def fit(experiment: Experiment, dataset: Dataset, workspace: Workspace, name: str, build: Build) -> None:
-    """Run ``build``'s work on the workers that ``[distil]`` asks for; the same ``name`` again resumes.
+def fit(experiment: Experiment, dataset: Dataset, workspace: Workspace, name: str, build: Build) -> float:
+    """Run ``build``'s work on the workers that ``[distil]`` asks for and return its accuracy; the same ``name`` again
+    resumes.
 
     Raises :class:`WaveError` with the first worker's own message when one of ours, else with what Ray says.
     """
@@ -75,7 +77,7 @@ def fit(experiment: Experiment, dataset: Dataset, workspace: Workspace, name: st
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    refusal = _refusal(workspace, name)
+    refusal, verdict = _refusal(workspace, name), _verdict(workspace, name)
     refusal.unlink(missing_ok=True)
     try:
         _interruptibly(trainer.fit)
@@ -96,6 +98,10 @@ def fit(experiment: Experiment, dataset: Dataset, workspace: Workspace, name: st
         ) from None
     if refusal.is_file():
         raise WaveError(refusal.read_text())
+    reached = float(verdict.read_text())
+    verdict.unlink()
+    shutil.rmtree(workspace.ray / name, ignore_errors=True)
+    return reached
 
 
 def _interruptibly(work: Callable[[], object]) -> None:
@@ -119,6 +125,11 @@ def _interruptibly(work: Callable[[], object]) -> None:
 def _refusal(workspace: Workspace, name: str) -> Path:
     """Where rank 0 leaves the message of an error that no restart would mend."""
     return workspace.ray / f"{name}.refused"
+
+
+def _verdict(workspace: Workspace, name: str) -> Path:
+    """Where rank 0 leaves the accuracy of what was trained."""
+    return workspace.ray / f"{name}.accuracy"
 
 
 def _saved(checkpoint: Checkpoint | None, device: Any) -> dict[str, Any] | None:
@@ -191,4 +202,5 @@ def _worker(config: dict[str, Any]) -> None:
                 saved = Checkpoint.from_directory(folder)
             ray.train.report(metrics, checkpoint=saved)
     if rank == 0:
-        work.keep(trainer.result, {"seconds": time.perf_counter() - start, "steps": trainer.steps, "workers": world})
+        made = {"seconds": time.perf_counter() - start, "steps": trainer.steps, "workers": world}
+        write_text(_verdict(workspace, config["name"]), str(work.keep(trainer.result, made)))

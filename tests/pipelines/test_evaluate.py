@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.pipelines.support import ROOT, command, tiny
+from tests.pipelines.support import ROOT, command
 from wave.baselines import BASELINES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -104,21 +104,22 @@ def test_plan_names_every_size_and_the_minutes(folder: Path) -> None:
     )
 
 
-def test_a_rate_is_chosen_by_images_that_nothing_was_trained_on(tmp_path: Path) -> None:
+def test_a_rate_is_chosen_by_images_that_nothing_was_trained_on(folder: Path) -> None:
     study = '{name="one", methods=["timm_default"], sizes=[{embed_dim=32, depth=2}], seeds=[0], steps=[2]}'
-    rates = "evaluate.learning_rates=[1e-4, 1e-3]"
-    arguments = tiny("ancestor.recipe.steps=12", f"evaluate.studies=[{study}]", rates)
-    none = command(tmp_path, "evaluate", *arguments)
-    assert none.returncode == 2 and not (tmp_path / "runs/digits/evaluation.jsonl").exists()
-    assert "one: chooses between 2 learning rates by held-out images" in none.stderr and "held_out = 143" in none.stderr
-    done = command(tmp_path, "evaluate", *arguments, "--set=data.held_out=143", "--set=data.path=data/held")
+    settings = (f"evaluate.studies=[{study}]", "evaluate.learning_rates=[1e-4, 1e-3]", "evaluate.results=rates.jsonl")
+    arguments = [f"--set={o}" for o in (*SMALL, "evaluate.variants=[]", *settings)]
+    none = command(folder, "evaluate", FILE, *arguments, "--set=data.held_out=", "--set=data.path=data/none")
+    assert none.returncode == 2 and not (folder / "rates.jsonl").exists()
+    assert "one: chooses between 2 learning rates by held-out images" in none.stderr and "held_out = 64" in none.stderr
+    done = command(folder, "evaluate", FILE, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
-    kept = [json.loads(line) for line in (tmp_path / "runs/digits/evaluation.jsonl").read_text().splitlines()]
+    assert "ancestor: already there" in done.stdout
+    kept = [json.loads(line) for line in (folder / "rates.jsonl").read_text().splitlines()]
     tried = {r["lr"]: r["accuracy"] for r in kept if r["held_out"] and r["steps"] == 2}
     tested = [(r["lr"], r["steps"]) for r in kept if not r["held_out"]]
     best = max(tried, key=lambda lr: tried[lr])
     assert tried.keys() == {1e-4, 1e-3} and tested == [(best, 0), (best, 2)]
-    assert all(round(a * 143, 6).is_integer() for a in tried.values())  # of 143 images
+    assert all(round(a * 100, 6).is_integer() for a in tried.values())  # of 100 images
 
 
 def test_an_unknown_method_is_one_line(folder: Path) -> None:

@@ -47,7 +47,12 @@ def test_a_run_leaves_no_secret(tmp_path: Path, request: pytest.FixtureRequest) 
         address = uri.replace("://", f"://someone:{PASSWORD}@")
         environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN": TOKEN, "RAY_TMPDIR": str(scratch)}
         environment |= {"MLFLOW_TRACKING_PASSWORD": PASSWORD + "-too", "COLUMNS": "200"}
-        settings = ("targets.grid={embed_dim=[32], depth=[2]}", f"mlflow.tracking_uri={address}", "distil.workers=1")
+        settings = (
+            "targets.grid={embed_dim=[32], depth=[2]}",
+            f"mlflow.tracking_uri={address}",
+            "distil.workers=1",
+            "initialise.compare_scratch=false",
+        )
         command = [sys.executable, "-m", "pipelines", "run", *tiny(*settings)]
         with (tmp_path / "here/log").open("wb") as log:
             done = subprocess.run(
