@@ -1,6 +1,5 @@
 """One Ray session: started here or joined, quiet, with workers that import this checkout and report their progress."""
 
-import atexit
 import contextlib
 import logging
 import os
@@ -61,9 +60,6 @@ def session(cluster: Cluster) -> Iterator[None]:
     ):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # the head listens on all interfaces
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
-        environment = {k: v for k, v in QUIET.items() if k.startswith(("RAY_TRAIN", "RAY_AIR", "MLFLOW", "TUNE"))}
-        options["runtime_env"] = {"working_dir": _packages(), "env_vars": environment}
     if cluster.address:
         options["address"] = cluster.address
     elif not joining:
@@ -73,7 +69,11 @@ def session(cluster: Cluster) -> Iterator[None]:
     where = cluster.address or os.environ.get("RAY_ADDRESS", "")
     _probe(where)
     try:
-        ray.init(**options)
+        with _packages() as folder:
+            if not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+                told = {k: v for k, v in QUIET.items() if k.startswith(("RAY_TRAIN", "RAY_AIR", "MLFLOW", "TUNE"))}
+                options["runtime_env"] = {"working_dir": folder, "env_vars": told}
+            ray.init(**options)
     except Exception as error:
         # A bare Exception is what Ray raises when its raylet is late; no other way to name exactly that type.
         if type(error) is not Exception and not isinstance(error, _REFUSED):
@@ -90,13 +90,13 @@ def session(cluster: Cluster) -> Iterator[None]:
         ray.shutdown()
 
 
-def _packages() -> str:
-    """A temporary folder with what workers import, and nothing else that may lie in the checkout."""
-    folder = Path(tempfile.mkdtemp(prefix="wave-code-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for name in ("wave", "pipelines"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return str(folder)
+@contextlib.contextmanager
+def _packages() -> Iterator[str]:
+    """A folder with what workers import and nothing else that may lie in the checkout; Ray keeps a copy of its own."""
+    with tempfile.TemporaryDirectory(prefix="wave-code-") as folder:
+        for name in ("wave", "pipelines"):
+            shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
+        yield folder
 
 
 def _probe(address: str, seconds: float = 8.0) -> None:

@@ -107,13 +107,15 @@ def test_plan_names_every_size_and_the_minutes(folder: Path) -> None:
 def test_a_rate_is_chosen_by_images_that_nothing_was_trained_on(folder: Path) -> None:
     study = '{name="one", methods=["timm_default"], sizes=[{embed_dim=32, depth=2}], seeds=[0], steps=[2]}'
     settings = (f"evaluate.studies=[{study}]", "evaluate.learning_rates=[1e-4, 1e-3]", "evaluate.results=rates.jsonl")
-    arguments = [f"--set={o}" for o in (*SMALL, "evaluate.variants=[]", *settings)]
+    recipe = (f"ancestor.recipe.{text}" for text in ("steps=2", "warmup_steps=0", "log_every=1"))
+    small = ("budget=full", "output=runs/fashion-mnist-smoke", "evaluate.variants=[]")  # what smoke has made is there
+    arguments = [f"--set={o}" for o in (*SMALL, *small, *recipe, *settings)]
     none = command(folder, "evaluate", FILE, *arguments, "--set=data.held_out=", "--set=data.path=data/none")
     assert none.returncode == 2 and not (folder / "rates.jsonl").exists()
     assert "one: chooses between 2 learning rates by held-out images" in none.stderr and "held_out = 64" in none.stderr
     done = command(folder, "evaluate", FILE, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "ancestor: already there" in done.stdout
+    assert "ancestor: already there" in done.stdout, done.stdout
     kept = [json.loads(line) for line in (folder / "rates.jsonl").read_text().splitlines()]
     tried = {r["lr"]: r["accuracy"] for r in kept if r["held_out"] and r["steps"] == 2}
     tested = [(r["lr"], r["steps"]) for r in kept if not r["held_out"]]
