@@ -36,8 +36,13 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "30",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end a run as if it were complete
 }
-# Metrics of a Ray of our own, else served on every interface, without a token: a port that is none starts no server.
-UNSERVED = {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
+# Of a Ray of our own. Its metrics would be served on every interface, without a token; a port that is none starts no
+# server. Nobody takes its one machine away, which is what a process beside each training would watch for.
+ALONE = {
+    **dict.fromkeys(("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT"), "-1"),
+    "RAY_enable_metrics_collection": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
 _ACTOR = "wave-progress"
 _REFUSED = (ConnectionError, RayError, TimeoutError, ValueError, RuntimeError)
 
@@ -63,7 +68,7 @@ def session(cluster: Cluster) -> Iterator[None]:
     if cluster.address:
         options["address"] = cluster.address
     elif not joining:
-        for name, value in UNSERVED.items():
+        for name, value in ALONE.items():
             os.environ.setdefault(name, value)
         options |= {"address": "local", "include_dashboard": False, "num_cpus": cluster.num_cpus}
     where = cluster.address or os.environ.get("RAY_ADDRESS", "")
