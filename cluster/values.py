@@ -33,9 +33,10 @@ _LABEL = r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?"
 _LABELS = "must be up to 40 small letters, digits and -, as Kubernetes wants"
 Label = Annotated[str, _text(_LABEL, _LABELS)]
 LabelOrNone = Annotated[str, _text(f"({_LABEL})?", f"{_LABELS}, or empty")]
-SubDomain = Annotated[
-    str, _text(r"(?=.{1,253}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])?", "must be small letters, digits, - and .")
-]
+_SUBDOMAIN = r"(?=.{1,253}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
+_SUBDOMAINS = "must be small letters, digits, - and ."
+SubDomain = Annotated[str, _text(_SUBDOMAIN, _SUBDOMAINS)]
+SubDomainOrNone = Annotated[str, _text(f"({_SUBDOMAIN})?", f"{_SUBDOMAINS}, or empty")]
 Quantity = Annotated[
     str, _text(r"[0-9]+(\.[0-9]+)?([KMGTPE]i|[kMGTPE])?", "must be a Kubernetes quantity, as in 32Gi or 500M")
 ]
@@ -55,6 +56,9 @@ Export = Annotated[str, _text(r"([A-Za-z0-9._-]+:/[A-Za-z0-9/._-]*)?", "must rea
 Name = Annotated[str, _text(r"[A-Za-z0-9][A-Za-z0-9._/-]*", "must be letters, digits, ., _, / and -")]
 Host = Annotated[
     str, _text(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", "must be a host's name or address, without a port")
+]
+HostHeader = Annotated[
+    str, _text(r"[A-Za-z0-9*.:\[\]-]+", "must be a name, as in mlflow.example.org or mlflow.example.org:8443")
 ]
 Count = Annotated[int, Field(ge=0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -77,7 +81,7 @@ class Storage(_Table):
     path: Folder
     size: Quantity
     nfs: Export
-    storage_class: Annotated[LabelOrNone, Field(alias="class")]
+    storage_class: Annotated[SubDomainOrNone, Field(alias="class")]
 
 
 class Mlflow(_Table):
@@ -86,7 +90,7 @@ class Mlflow(_Table):
     port: Port
     size: Quantity
     secret: SubDomain
-    hosts: list[Host]
+    hosts: list[HostHeader]
 
 
 class Machine(_Table):
