@@ -67,11 +67,13 @@ class MemoryBatches:
         self.steps_per_epoch = -(-len(images) // batch_size)
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self._teacher: Callable[[Tensor], Tensor] | None = None
+        self._asked = 0  # steps whose images the teacher has read
 
     def remember(self, teacher: Callable[[Tensor], Tensor], classes: int) -> None:
         """Let batches carry ``teacher``'s logits (B, ``classes``); it reads each image once, when it first comes.
 
-        For images that nothing changes, here or later.
+        For images that nothing changes, here or later. A training that starts at a later step first lets the teacher
+        read what came before it, step by step: read beside other images, one would have logits of other last bits.
         """
         self._teacher = teacher
         self.teacher_logits = np.full((len(self.images), classes), np.nan, np.float32)
@@ -85,19 +87,31 @@ class MemoryBatches:
 
     def batch(self, step: int) -> Batch:
         """This rank's part of one step."""
-        part = self.batch_size // self.world
-        mine = slice(self.rank * part, (self.rank + 1) * part)
-        index = self._indices(step * self.batch_size + mine.start, part)
-        images = normalise(torch.from_numpy(self.images[index]), self.mean, self.std)
+        for asked in range(self._asked, step + 1) if self._teacher is not None else ():
+            self._ask(self._mine(asked))
+            self._asked = asked + 1
+        index = self._mine(step)
+        images = self._normalised(index)
         if self.augment.hflip or self.augment.random_crop:
             draws = np.random.default_rng([self.seed, step, 1]).random((self.batch_size, 4))
-            images = crop_and_flip(images, self.augment, draws[mine])
-        logits = None
-        if self.teacher_logits is not None:
-            if self._teacher is not None and (new := np.isnan(self.teacher_logits[index, 0])).any():
-                self.teacher_logits[index[new]] = self._teacher(images[torch.from_numpy(new)]).float().cpu().numpy()
-            logits = torch.from_numpy(self.teacher_logits[index])
+            part = len(index)
+            images = crop_and_flip(images, self.augment, draws[self.rank * part : (self.rank + 1) * part])
+        logits = torch.from_numpy(self.teacher_logits[index]) if self.teacher_logits is not None else None
         return Batch(images, torch.from_numpy(self.labels[index]), logits)
+
+    def _ask(self, index: NDArray[np.int64]) -> None:
+        assert self._teacher is not None and self.teacher_logits is not None
+        new = index[np.isnan(self.teacher_logits[index, 0])]
+        if len(new):
+            self.teacher_logits[new] = self._teacher(self._normalised(new)).float().cpu().numpy()
+
+    def _normalised(self, index: NDArray[np.int64]) -> Tensor:
+        return normalise(torch.from_numpy(self.images[index]), self.mean, self.std)
+
+    def _mine(self, step: int) -> NDArray[np.int64]:
+        """The images of this rank's part of one step."""
+        part = self.batch_size // self.world
+        return self._indices(step * self.batch_size + self.rank * part, part)
 
     def _indices(self, start: int, count: int) -> NDArray[np.int64]:
         """``count`` entries of the endless sequence, from ``start``."""

@@ -80,6 +80,22 @@ def test_a_remembered_teacher_reads_every_image_once() -> None:
     assert sorted(read) == list(range(12))
 
 
+@pytest.mark.parametrize("start", [1, 4, 11])
+def test_a_resumed_training_gets_the_bits_that_an_undisturbed_one_gets(start: int) -> None:
+    """The teacher's answer depends on what it reads an image beside, as a matrix product's last bits do."""
+
+    def teacher(images: torch.Tensor) -> torch.Tensor:
+        return images[:, 0, 0, :2] + images.mean() / len(images)
+
+    whole, resumed = memory(13, 4), memory(13, 4)  # not a whole number of batches an epoch
+    for batches in (whole, resumed):
+        batches.remember(teacher, 2)
+    undisturbed = take(whole, 0, 16)
+    for one, other in zip(undisturbed[start:], take(resumed, start, 16 - start), strict=True):
+        assert one.teacher_logits is not None and other.teacher_logits is not None
+        assert torch.equal(one.teacher_logits, other.teacher_logits)
+
+
 def test_seed_and_epoch_change_the_order() -> None:
     orders = [
         torch.cat([b.labels for b in take(memory(40, 10, seed), start, 4)]) for seed, start in ((0, 0), (0, 4), (1, 0))
