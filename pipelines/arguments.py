@@ -14,6 +14,9 @@ _MOST = {"embed_dim": 16384, "depth": 1024, "num_heads": 1024, "patch_size": 819
 _MOST |= {"num_classes": 2**24}
 _SQUARE = ("patch_size", "img_size")
 _OF_TIMM = tuple(name for name in inspect.signature(timm.create_model).parameters if name != "kwargs")
+_SWITCHES = [
+    k for k, p in inspect.signature(VisionTransformer).parameters.items() if p.annotation in (bool, bool | None)
+]
 NO_CLASSIFIER = "templates are distilled with a classifier's outputs: give a model with num_classes of at least 1"
 
 REFUSALS = (
@@ -40,6 +43,8 @@ def mistake(arguments: Mapping[str, Any]) -> tuple[str, str] | None:
         if limit and value is not None and not all(type(side) is int and 1 <= side <= limit for side in sides):
             why = f"; {NO_CLASSIFIER}" if key == "num_classes" and value == 0 else ""
             return key, f"={value!r} should be a whole number from 1 to {limit}{why}"
+        if key in _SWITCHES and value is not None and not isinstance(value, bool):
+            return key, f"={value!r} should be true or false"
         rate = key.endswith("drop_rate") or key == "drop_path_rate"
         if rate and not (isinstance(value, int | float) and 0 <= value < 1):
             return key, f"={value!r} should be at least 0 and less than 1"

@@ -87,6 +87,10 @@ class Initialise(Section):
         if self.teacher_logits and self.recipe and (self.recipe.mixup or self.recipe.cutmix):
             text = "=true reuses logits of unchanged images; mixup and cutmix change them: set one off"
             raise SettingError("teacher_logits", text)
+        if not all(rule.cpus or rule.gpus for rule in self.resources):
+            raise SettingError(
+                "resources", "has a rule of neither CPU nor GPU; a trial needs one of them: set cpus = 1"
+            )
         limits = [rule.max_params for rule in self.resources]
         if limits[-1] is not None:
             raise SettingError(

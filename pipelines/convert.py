@@ -19,7 +19,8 @@ from .data import Dataset, Split, choose_held_out, open_dataset, shard_name, str
 from .idx import FASHION_CLASSES, read_fashion_mnist
 from .imagefolder import ImageFolder
 from .images import resized
-from .sections import Data
+from .reading import memory_bytes
+from .sections import MAX_SIDE, Data
 from .shards import Metadata
 from .workspace import absolute
 
@@ -53,9 +54,10 @@ def convert(
     """
     if kind not in get_args(Kind):
         raise WaveError(f"convert={kind!r} is unknown; use one of {', '.join(get_args(Kind))}")
-    for name, value in (("image_size", image_size), ("rows_per_shard", rows_per_shard)):
-        if value is not None and value < 1:
-            raise WaveError(f"{name}={value} must be at least 1")
+    if rows_per_shard is not None and rows_per_shard < 1:
+        raise WaveError(f"rows_per_shard={rows_per_shard} must be at least 1")
+    if image_size is not None and not 1 <= image_size <= MAX_SIDE:
+        raise WaveError(f"image_size={image_size} must be from 1 to {MAX_SIDE}")
     if image_size is not None and kind == "fashion-mnist":
         raise WaveError(f"image_size={image_size} has no effect with {kind}, whose images have one size; leave it out")
     if kind == "imagefolder" and not str(source):
@@ -110,7 +112,10 @@ def read_digits(image_size: int | None = None) -> tuple[Raw, tuple[str, ...]]:
 
     digits: Any = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-    images = resized(images, image_size or images.shape[-1])
+    side = image_size or images.shape[-1]
+    if 4 * len(images) * side**2 > memory_bytes():  # float32 while they are resized
+        raise WaveError(f"image_size={side} of {len(images)} digits does not fit into memory; choose a smaller one")
+    images = resized(images, side)
     labels = digits.target.astype(np.int64)
     test = np.zeros(len(labels), bool)
     test[stratified(labels, 360, seed=0)] = True

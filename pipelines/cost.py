@@ -45,8 +45,8 @@ def rival_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tupl
 def _stage1_steps(experiment: Experiment, dataset: Dataset) -> tuple[int, int]:
     """Steps, and the images that they read, each of them once."""
     recipe = experiment.distil.recipe
-    steps = recipe.total_steps(-(-dataset.num_rows("train") // recipe.batch_size))
-    return steps, steps * recipe.batch_size
+    images = recipe.num_images(dataset.num_rows("train"))
+    return images // recipe.batch_size, images
 
 
 def _teacher_passes(experiment: Experiment, dataset: Dataset, images: int, workers: int) -> float:

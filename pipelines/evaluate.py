@@ -42,7 +42,10 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
     Ancestor, templates and the rivals' stages 1 are made first when missing. In each study a method's learning rate is
     the one that does best on the data set's held-out images, at the first size it reaches. Raises :class:`WaveError`.
     """
-    experiment = ancestor.pinned(load(file, overrides))
+    experiment = load(file, overrides)
+    if not experiment.evaluate.studies:
+        raise WaveError(f"{file}: has no [[evaluate.studies]]; fashion_mnist.toml shows some")
+    experiment = ancestor.pinned(experiment)
     experiments = variants(experiment)
     workspace = Workspace.open(experiment.output)
     with contextlib.ExitStack() as held:

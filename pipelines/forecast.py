@@ -20,7 +20,6 @@ from .cost import BACKWARD, count_macs, rival_cost, stage1_cost
 from .data import Dataset
 from .evaluate import variants
 from .grid import Grid
-from .loader import training_batches
 from .results import show_plan
 from .session import say
 from .stages import owners
@@ -31,7 +30,8 @@ def plan(file: str, overrides: Sequence[str]) -> int:
     """Print every size with its cost, and the stages' image passes, multiply-accumulates and minutes on this machine.
 
     The minutes are those of this machine's CPUs, all of them busy, from a few seconds of real training at the
-    ancestor's size; on a cluster divide by its speed. Raises :class:`WaveError` as ``run`` would.
+    ancestor's size; on a cluster divide by its speed. Raises :class:`WaveError` for what ``run`` refuses
+    before it starts Ray or MLflow.
     """
     experiment = load(file, overrides)
     dataset = prepared(experiment.data, say)
@@ -48,15 +48,15 @@ def plan(file: str, overrides: Sequence[str]) -> int:
         rows.append((target.name, parameters, cost[full], spec.num_scalers(full)))
     rate = _rate(family, cost[family.size])
     stages: list[tuple[str, int, float]] = []
-    epoch = training_batches(dataset, experiment.data, experiment.distil.recipe.batch_size, 0).steps_per_epoch
-    own = cost[family.size]
+    own, train_images = cost[family.size], dataset.num_rows("train")
     if experiment.ancestor.recipe is not None:
-        images = experiment.ancestor.recipe.total_steps(epoch) * experiment.ancestor.recipe.batch_size
+        images = experiment.ancestor.recipe.num_images(train_images)
         stages.append(("ancestor", images, BACKWARD * own * images))
     stages.append(("stage 1", *stage1_cost(experiment, family, dataset)))
     recipe = experiment.initialise.recipe
     if recipe is not None:
-        images = recipe.total_steps(epoch) * recipe.batch_size * (2 if experiment.initialise.compare_scratch else 1)
+        images = recipe.num_images(min(experiment.initialise.subset or train_images, train_images))
+        images *= 2 if experiment.initialise.compare_scratch else 1
         total = sum(cost[family.resolve(t)] for t in experiment.target_specs())
         stages.append((f"stage 2, {len(rows)} sizes", images * len(rows), float(BACKWARD * total * images)))
     if experiment.evaluate.studies:

@@ -113,8 +113,14 @@ def _check_data(experiment: Experiment, dataset: Dataset) -> None:
             continue
         with _named(key):
             recipe.total_steps(-(-images // recipe.batch_size))
-            for world in range(workers[0], workers[1] + 1) if key != "initialise.recipe" else ():
+            worlds = range(workers[0], workers[1] + 1) if key != "initialise.recipe" else (1,)
+            for world in worlds:
                 check_world(recipe.batch_size, 0, world)
+                if (recipe.mixup or recipe.cutmix) and recipe.batch_size // world % 2:
+                    raise WaveError(
+                        f"batch_size={recipe.batch_size} on {world} workers is an odd number of images on each, and "
+                        f"mixup and cutmix mix pairs; nearest: {recipe.batch_size + world}"
+                    )
             if key == "ancestor.recipe" and not recipe.ce_weight:
                 raise WaveError("ce_weight=0 leaves no loss, for an ancestor has no teacher; set it to 1")
     if rows < workers[1] * max(1, settings.workers):

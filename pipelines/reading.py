@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import os
 import pickle
 import warnings
@@ -117,6 +118,8 @@ def load(directory: Path) -> tuple[VisionTransformer, tuple[float, ...], tuple[f
             config["pretrained_cfg"],
         )
         mean, std = (tuple(float(v) for v in preprocessing[key]) for key in ("mean", "std"))
+        if len(mean) != len(std) or not mean or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+            raise ValueError(f"mean={list(mean)} and std={list(std)} should be a number a channel each, std above 0")
         args = {**args, "num_classes": int(config.get("num_classes", 1000))}
     except OSError as error:
         raise WaveError(f"{path}: {error.strerror}; a timm directory holds config.json and model.safetensors") from None

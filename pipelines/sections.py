@@ -25,6 +25,10 @@ _PAIR = f"[rows, columns], each {_COUNT}"
 _KINDS = ", ".join(KINDS)
 
 
+MAX_SIDE = 8192
+"""Pixels of an image's side."""
+
+
 class Section(BaseModel):
     """A table of the file: frozen, no unknown keys, no conversion between types but from whole numbers to decimals."""
 
@@ -42,8 +46,8 @@ class TargetSize(Size):
     """A size to initialise; ``None`` means as the ancestor."""
 
     num_classes: Annotated[int, Field(ge=1)] | None = None
-    img_size: Annotated[int, Field(ge=1, le=8192)] | None = None
-    patch_size: Annotated[int, Field(ge=1, le=8192)] | None = None
+    img_size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
+    patch_size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
 
     @model_validator(mode="after")
     def _patches(self) -> Self:
@@ -86,7 +90,7 @@ class Data(Section):
     path: Annotated[PathText, Field(min_length=1)]
     convert: Literal["digits", "fashion-mnist", "imagefolder"] | None = None
     source: PathText = ""
-    image_size: Annotated[int, Field(ge=1, le=8192)] | None = None
+    image_size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
     held_out: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     in_memory: Annotated[Literal["auto"] | bool, Says('should be "auto", true or false')] = "auto"
@@ -207,6 +211,8 @@ class Distil(Section):
             raise SettingError("sizes_per_step", text)
         if not self.auxiliary and self.recipe.compile:
             raise SettingError("recipe.compile", "compiles the auxiliary model alone, which auxiliary=false leaves out")
+        if not self.use_gpu and not any(self.resources_per_worker.values()):
+            raise SettingError("resources_per_worker", "gives a worker nothing; set CPU = 1, or use_gpu = true")
         if not self.use_gpu and self.resources_per_worker.get("GPU"):
             raise SettingError("resources_per_worker.GPU", "has no effect with use_gpu=false; set use_gpu = true")
         return self

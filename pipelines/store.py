@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import re
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -115,9 +116,8 @@ def explained(uri: str) -> Iterator[None]:
 
 
 def shown(uri: str) -> str:
-    """The URI without its password, to print."""
-    parts = urlsplit(uri)
-    return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
+    """The URI without its password, to print; also of what is no URI."""
+    return re.sub(r"(^|//)([^/\s:@]*):[^/\s]*@", r"\1\2:***@", uri)
 
 
 def _without_password(text: str, uri: str) -> str:
@@ -132,21 +132,20 @@ def _resolve(tracking_uri: str, workdir: Path) -> tuple[str, str | None]:
     """The absolute tracking URI, and where a new experiment keeps its artifacts (None: the server decides)."""
     folder = workdir.resolve()
     uri = tracking_uri or "sqlite:///mlflow.db"
+    given = f"mlflow.tracking_uri={shown(uri)!r}"
     if ("://" not in uri and not uri.startswith("databricks")) or uri.startswith("file:"):
-        raise WaveError(
-            f"mlflow.tracking_uri={uri!r} is a folder, and MLflow has given up its file store; "
-            "use sqlite:///mlflow.db or http://HOST:PORT"
-        )
+        instead = "use sqlite:///mlflow.db or http://HOST:PORT"
+        raise WaveError(f"{given} is a folder, and MLflow has given up its file store; {instead}")
     try:
         _ = urlsplit(uri).port
     except ValueError as error:
-        raise WaveError(f"mlflow.tracking_uri={uri!r} is not a URI ({error})") from error
+        raise WaveError(f"{given} is not a URI ({error})") from error
     if not uri.startswith("sqlite:"):
         served = uri.startswith(("http:", "https:", "databricks"))
         return uri, None if served else (folder / "mlartifacts").as_uri()
     database = _url(uri).database
     if not database or database == ":memory:":
-        raise WaveError(f"mlflow.tracking_uri={uri!r} lives in memory, where no other process sees it; name a file")
+        raise WaveError(f"{given} lives in memory, where no other process sees it; name a file")
     path = folder / database
     uri = f"sqlite:///{path}"
     if _url(uri).database != str(path):

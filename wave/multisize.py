@@ -99,6 +99,8 @@ class SizeSampler:
     def __init__(
         self, targets: Sequence[TargetSpec], per_step: int = 1, seed: int = 0, weights: Sequence[float] | None = None
     ) -> None:
+        if per_step < 1:
+            raise WaveError(f"per_step={per_step} must be at least 1")
         self.targets = list(targets)
         self.weights = torch.tensor(weights or [1.0] * len(self.targets))
         self.per_step = min(per_step, len(self.targets))

@@ -58,6 +58,12 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise WaveError(f"steps={self.steps} and epochs={self.epochs}: give exactly one of the two")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str) and field.name != "precision":
+                raise WaveError(f"{field.name}={value!r} must be a number")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise WaveError(f"{field.name}={value} must be a finite number")
         at_least_one = {
             "steps": self.steps,
             "epochs": self.epochs,
@@ -67,10 +73,6 @@ class Recipe:
         for name, value in at_least_one.items():
             if value is not None and value < 1:
                 raise WaveError(f"{name}={value} must be at least 1")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise WaveError(f"{field.name}={value} must be a finite number")
         for name in ("lr", "tau"):
             if not getattr(self, name) > 0:
                 raise WaveError(f"{name}={getattr(self, name)} must be greater than 0")
@@ -94,6 +96,10 @@ class Recipe:
             raise WaveError(f"precision={self.precision!r} is unknown; use one of {', '.join(get_args(Precision))}")
         if self.min_lr > self.lr:
             raise WaveError(f"min_lr={self.min_lr} is greater than lr={self.lr}; it is what the rate falls to")
+
+    def num_images(self, rows: int) -> int:
+        """Images that the whole training reads from a set of ``rows``."""
+        return self.total_steps(-(-rows // self.batch_size)) * self.batch_size
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimiser steps of the whole training; raises :class:`WaveError` if the warm-up does not end before it."""

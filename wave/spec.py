@@ -166,6 +166,8 @@ class TemplateSpec:
             if not isinstance(raw_blocks, dict) or not isinstance(raw_counts, dict):
                 raise TypeError("blocks and counts must be tables")
             sides, numbers = cast(dict[Kind, list[int]], raw_blocks), cast(dict[Kind, int], raw_counts)
+            if not all(type(n) is int for n in (*(s for v in sides.values() for s in v), *numbers.values())):
+                raise TypeError("blocks and counts must be whole numbers")
             blocks: dict[Kind, tuple[int, int]] = {k: (int(v[0]), int(v[1])) for k, v in sides.items()}
             counts: dict[Kind, int] = {k: int(v) for k, v in numbers.items()}
             head_dim, mlp_ratio = data["head_dim"], data["mlp_ratio"]

@@ -62,7 +62,8 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
             scale = recipe.scaler_lr_scale if name.endswith(".scalers") else 1.0
             scale = recipe.template_lr_scale if "templates." in name else scale
             by_scale.setdefault(scale, []).append(p)
-        groups += [{**group, "params": ps, "lr": recipe.lr * s} for s, ps in by_scale.items() if s > 0]
+        # timm's scheduler multiplies every rate of the schedule, warm-up and floor too, by a group's lr_scale.
+        groups += [{**group, "params": ps, "lr_scale": s} for s, ps in by_scale.items() if s > 0]
     return groups
 
 
@@ -124,9 +125,12 @@ class Trainer:
             if cached is not None:
                 raise WaveError("mixup and cutmix change the images: cached teacher logits do not fit; switch one off")
             np.random.seed((self.seed * 1_000_003 + self.step) % 2**32)  # noqa: NPY002 (what timm's Mixup draws from)
-            even = len(images) // 2 * 2
+            if len(images) % 2:
+                raise WaveError(
+                    f"mixup and cutmix mix pairs, and a batch here has {len(images)} images; give an even one"
+                )
             # A copy: timm mixes in place, and on the CPU these are the loader's own images.
-            images, labels = cast(Any, self.mixup)(images[:even].clone(), labels[:even])
+            images, labels = cast(Any, self.mixup)(images.clone(), labels)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             teacher = cached.to(self.device) if cached is not None else None
             if teacher is None and self.teacher is not None and self.recipe.kl_weight:

@@ -161,6 +161,8 @@ def test_weights_draw_each_size_in_proportion():
 
 def test_the_sampler_draws_no_more_sizes_than_there_are():
     assert sorted(t.name for t in SizeSampler(SIZES, 99)(3)) == sorted(t.name for t in SIZES)
+    with pytest.raises(WaveError, match="per_step=0 must be at least 1"):
+        SizeSampler(SIZES, 0)
     assert SizeSampler([], 1)(0) == []
     torch.manual_seed(0)
     before = torch.get_rng_state()

@@ -129,15 +129,23 @@ def test_weight_decay_spares_norms_biases_tokens_and_positions_also_inside_multi
 def test_rates_of_templates_and_scalers_are_scaled_and_zero_freezes():
     net = model()
     names = {id(p): n for n, p in net.named_parameters()}
-    rates: dict[float, set[str]] = {}
-    for group in parameter_groups(net, Recipe(steps=1, lr=1e-3, template_lr_scale=0.0, scaler_lr_scale=3.0)):
-        rates.setdefault(group["lr"], set()).update(names[id(p)] for p in group["params"])
-    assert set(rates) == {1e-3, 3e-3}
-    assert rates[3e-3] == {n for n in names.values() if n.endswith("scalers")}
+    scales: dict[float, set[str]] = {}
+    for group in parameter_groups(net, Recipe(steps=1, template_lr_scale=0.0, scaler_lr_scale=3.0)):
+        scales.setdefault(group["lr_scale"], set()).update(names[id(p)] for p in group["params"])
+    assert set(scales) == {1.0, 3.0}
+    assert scales[3.0] == {n for n in names.values() if n.endswith("scalers")}
     before = {k: v.clone() for k, v in net.state_dict().items()}
     list(trainer(net, template_lr_scale=0.0).run(stream))
     changed = {k for k, v in net.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {k for k in before if not k.startswith("templates.")}
+
+
+def test_a_group_keeps_its_share_of_the_rate_in_every_step():
+    run = trainer(model(), steps=10, warmup_steps=2, lr=1e-3, min_lr=1e-5, template_lr_scale=1e-3, log_every=1)
+    for _ in run.run(stream):
+        rates = {group["lr_scale"]: group["lr"] for group in run.optimizer.param_groups}
+        assert rates[1e-3] == pytest.approx(1e-3 * rates[1.0])
+        assert 0 < rates[1e-3] <= 1e-6
 
 
 def test_gradients_are_clipped_to_the_norm():
@@ -256,7 +264,8 @@ def test_mixing_leaves_the_loaders_images_alone_and_keeps_the_labels_mass():
     assert torch.equal(fixed.images, before)
     assert max(losses) - min(losses) > 5e-3  # drawn anew in every step, at a rate that moves nothing
     odd = Batch(fixed.images[:5], fixed.labels[:5])
-    list(trainer(mixup=1.0).run(lambda _: itertools.repeat(odd)))
+    with pytest.raises(WaveError, match="mix pairs, and a batch here has 5 images"):
+        list(trainer(mixup=1.0).run(lambda _: itertools.repeat(odd)))
 
 
 def test_labels_are_smoothed_once_with_mixing():
@@ -328,6 +337,8 @@ def test_compiled_blocks_train_alike(monkeypatch: pytest.MonkeyPatch):
         {"precision": "float16"},
         {"min_lr": 1.0},
         {"template_lr_scale": -1.0},
+        {"steps": "4"},
+        {"lr": "fast"},
     ],
     ids=str,
 )
@@ -341,5 +352,6 @@ def test_impossible_recipes(change: dict[str, object]):
 def test_the_number_of_steps():
     assert Recipe(steps=7).total_steps(100) == 7
     assert Recipe(epochs=3).total_steps(100) == 300
+    assert Recipe(epochs=3, batch_size=32).num_images(100) == 3 * 4 * 32
     with pytest.raises(WaveError, match="warmup_steps=5 must be smaller than all 5 steps"):
         Recipe(steps=5, warmup_steps=5).total_steps(1)
