@@ -221,7 +221,7 @@ CASES = [
     Case("list an unknown model", s("no model 'none'"), argv=("models", "list", "--registered-model", "none")),
     Case("list without a registry", s("no MLflow database", "run an experiment"), argv=("models", "list"), spoil=lambda here, world: (here / "mlflow.db").unlink()),
     Case("plan an impossible size", s("targets: d040-l02: embed_dim=40"), ("targets.grid.embed_dim=[40]",), argv=("plan", "x.toml")),
-    Case("evaluate an impossible size", s("distil.sizes: d040-l02: embed_dim=40"), ("distil.sizes.embed_dim=[40]",), argv=("evaluate", "x.toml")),
+    Case("evaluate an impossible size", s("distil.sizes: d040-l02: embed_dim=40"), ("distil.sizes.embed_dim=[40]", 'evaluate.studies=[{name="one", methods=["wave"], sizes=[{embed_dim=32, depth=2}]}]'), argv=("evaluate", "x.toml")),
     Case("evaluate an unknown method", s("'wavee'"), ('evaluate.studies=[{name="one", methods=["wavee"], sizes=[{embed_dim=32, depth=2}]}]',), argv=("evaluate", "x.toml")),
     Case("evaluate an unknown key", s("evaluate.sise is not a key"), ("evaluate.sise=1",), argv=("evaluate", "x.toml")),
     Case("report on nothing", s("results.json: No such file", "finished run"), argv=("report", "nowhere")),
