@@ -16,6 +16,7 @@ from .config import load
 from .convert import Kind, Statistics, convert, prepared
 from .data import SPLITS, Dataset
 from .evaluate import evaluate as run_evaluation
+from .report import report as make_report
 from .results import show_models
 from .run import run as run_experiment
 from .session import say
@@ -178,8 +179,6 @@ def report(run: str, overrides: tuple[str, ...], into: str | None) -> None:
     Of a comparison too: RUN is the folder that `evaluate` wrote, or the experiment's FILE.toml, whose committed
     results are enough.
     """
-    from .report import report as make_report  # noqa: PLC0415 (no other command waits for matplotlib)
-
     for page in make_report(run, overrides, into):
         say(str(page))
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from sklearn.datasets import load_digits
 
 from wave.errors import WaveError
 
@@ -108,8 +109,6 @@ def read_digits(image_size: int | None = None) -> tuple[Raw, tuple[str, ...]]:
 
     ``image_size``: bilinear at another side in pixels.
     """
-    from sklearn.datasets import load_digits  # noqa: PLC0415 (no other command waits the second that it takes)
-
     digits: Any = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
     side = image_size or images.shape[-1]

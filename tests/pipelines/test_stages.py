@@ -65,7 +65,7 @@ def test_the_stages_of_variants_and_rivals_are_counted_once(family: Family, tmp_
     data = stages(tmp_path, load(FILE), family).dataset
     (variants_name, images, work), (rivals_name, more, _) = stages_cost(variants(load(FILE)), family, data)
     assert (variants_name, rivals_name) == ("stage 1 of 15 variants", "stage 1 of 3 rivals")
-    assert images == (14 * 1150 + 900) * 64  # wave_one_size has fewer steps, each as dear as the ancestor's
+    assert images == (14 * 2300 + 1950) * 32  # wave_one_size has fewer steps, each as dear as the ancestor's
     assert more == 3 * 4600 * 64 and work > 0
     assert stages_cost(variants(load(FILE, ["evaluate.studies=[]"])), family, data) == []
 
