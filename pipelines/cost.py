@@ -1,6 +1,6 @@
 """What training costs: image passes, and multiply-accumulates of a size and of stage 1."""
 
-from functools import cache
+from collections import Counter
 
 from wave.measure import macs
 from wave.spec import TargetSpec
@@ -11,6 +11,7 @@ from .config import Experiment
 from .data import Dataset
 from .loader import remembers
 
+_counted: dict[tuple[str, TargetSpec], int] = {}  # a comparison asks for each size once a variant
 _DRAWN = 2000  # steps whose sizes are drawn, for their mean cost
 BACKWARD = 3  # a training step costs about three forward passes
 
@@ -18,7 +19,10 @@ BACKWARD = 3  # a training step costs about three forward passes
 def count_macs(family: Family, size: TargetSpec) -> int:
     """Multiply-accumulates of one image's forward pass at a size; nothing is allocated."""
     full = family.resolve(size)
-    return macs(family.create(full, device="meta"), full.img_size or 0, family.in_chans)
+    key = (repr(family), full)
+    if key not in _counted:
+        _counted[key] = macs(family.create(full, device="meta"), full.img_size or 0, family.in_chans)
+    return _counted[key]
 
 
 def stage1_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tuple[int, float]:
@@ -28,9 +32,10 @@ def stage1_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tup
     """
     rules, own = experiment.distil, count_macs(family, family.size)
     steps, images = _stage1_steps(experiment, dataset)
-    draw, cost = distil.sampler(experiment), cache(lambda size: count_macs(family, size))
+    draw = distil.sampler(experiment)
     few = range(min(steps, _DRAWN))
-    drawn = sum(cost(size) for step in few for size in draw(step)) / len(few) if draw else 0.0
+    often = Counter(size for step in few for size in draw(step)) if draw else Counter[TargetSpec]()
+    drawn = sum(count_macs(family, size) * times for size, times in often.items()) / len(few)
     taught = _teacher_passes(experiment, dataset, images, rules.worker_range[1])
     return images * rules.passes, BACKWARD * (rules.auxiliary * own + drawn) * images + own * taught
 
