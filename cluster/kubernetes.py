@@ -72,8 +72,7 @@ def cluster_spec(values: Values) -> dict[str, Any]:
             "rayStartParams": {},
             "template": _pod(values, nodes, "worker"),
         }
-        for name, nodes in values.workers.items()
-        if nodes.max
+        for name, nodes in values.groups.items()
     ]
     spec: dict[str, Any] = {
         "rayVersion": values.versions.ray,

@@ -23,7 +23,7 @@ def _start(head: bool) -> list[str]:
 
 def _common(values: Values, provider: dict[str, Any]) -> dict[str, Any]:
     variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": _TOKEN, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
-    if any(nodes.gpus for nodes in (values.head, *(w for w in values.workers.values() if w.max))):
+    if any(nodes.gpus for nodes in (values.head, *values.groups.values())):
         variables |= _GPUS  # on a machine without GPUs nothing reads them
     path = values.storage.path
     mount = [
@@ -34,7 +34,7 @@ def _common(values: Values, provider: dict[str, Any]) -> dict[str, Any]:
     ]
     return {
         "cluster_name": values.name,
-        "max_workers": sum(nodes.max for nodes in values.workers.values()),
+        "max_workers": sum(nodes.max for nodes in values.groups.values()),
         "idle_timeout_minutes": values.idle_minutes,
         "provider": provider,
         "auth": {"ssh_user": values.rented.ssh_user},
@@ -73,7 +73,7 @@ def _types(values: Values, config: Any) -> dict[str, Any]:
 
     # The head gets no work, in line with num-cpus 0 of its start command.
     types = {"head": kind(values.head, cpus=0)}
-    types |= {name: workers(nodes) for name, nodes in values.workers.items() if nodes.max}
+    types |= {name: workers(nodes) for name, nodes in values.groups.items()}
     return {"head_node_type": "head", "available_node_types": types}
 
 

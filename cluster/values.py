@@ -149,6 +149,11 @@ class Values(_Table):
     workers: dict[Label, Workers]
     rented: Rented
 
+    @property
+    def groups(self) -> dict[str, Workers]:
+        """The kinds of worker that there can be any of."""
+        return {name: nodes for name, nodes in self.workers.items() if nodes.max}
+
 
 def load(file: Path) -> Values:
     """Read and check `file`. Raises ClusterError that names the file, the key and the nearest valid one."""

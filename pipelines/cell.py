@@ -104,7 +104,7 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
         for _ in trainer.run(lambda s: batches(spent + s), until=step - spent) if step > spent else ():
             pass
         images, seconds = step * rules.batch_size, round(time.perf_counter() - start, 2)
-        reached = accuracy(model, eval_batches(*seen, dataset.mean, dataset.std, 500))
+        reached = accuracy(model, eval_batches(*seen, dataset.mean, dataset.std, 100))
         measured = {"steps": step, "accuracy": reached, "seconds": seconds, "images": images}
         rows.append({**asdict(cell), "budget": total, **measured, "macs": BACKWARD * forward * images})
     return rows

@@ -75,6 +75,10 @@ class Initialise(Section):
     max_failures: Annotated[int, Field(ge=-1)] = 2
     resources: Annotated[list[Rule], Field(min_length=1, default_factory=lambda: [Rule()])]
 
+    def images_of(self, rows: int) -> int:
+        """How many of ``rows`` training images are used."""
+        return min(self.subset or rows, rows)
+
     @model_validator(mode="after")
     def _effects(self) -> Self:
         if self.symmetry == "none" and self.symmetry_strength is not None:

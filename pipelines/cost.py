@@ -31,9 +31,9 @@ def stage1_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tup
     Each step reads its batch at every size that is drawn, and at the auxiliary one unless that is switched off.
     """
     rules, own = experiment.distil, count_macs(family, family.size)
-    steps, images = _stage1_steps(experiment, dataset)
+    images = rules.recipe.num_images(dataset.num_rows("train"))
     draw = distil.sampler(experiment)
-    few = range(min(steps, _DRAWN))
+    few = range(min(images // rules.recipe.batch_size, _DRAWN))
     often = Counter(size for step in few for size in draw(step)) if draw else Counter[TargetSpec]()
     drawn = sum(count_macs(family, size) * times for size, times in often.items()) / len(few)
     taught = _teacher_passes(experiment, dataset, images, rules.worker_range[1])
@@ -43,15 +43,9 @@ def stage1_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tup
 def rival_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tuple[int, float]:
     """The same of the stage 1 of a rival that has one: all its steps at the ancestor's size, as many image passes as
     ours makes."""
-    own, images = count_macs(family, family.size), _stage1_steps(experiment, dataset)[1] * experiment.distil.passes
+    rules, own = experiment.distil, count_macs(family, family.size)
+    images = rules.recipe.num_images(dataset.num_rows("train")) * rules.passes
     return images, own * (BACKWARD * images + _teacher_passes(experiment, dataset, images, 1))
-
-
-def _stage1_steps(experiment: Experiment, dataset: Dataset) -> tuple[int, int]:
-    """Steps, and the images that they read, each of them once."""
-    recipe = experiment.distil.recipe
-    images = recipe.num_images(dataset.num_rows("train"))
-    return images // recipe.batch_size, images
 
 
 def _teacher_passes(experiment: Experiment, dataset: Dataset, images: int, workers: int) -> float:

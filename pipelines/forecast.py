@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 import torch
 from torch.nn import functional as F
@@ -39,25 +38,23 @@ def plan(file: str, overrides: Sequence[str]) -> int:
     experiment = ancestor.pinned(experiment)
     family = Family.of(preflight.check(experiment, dataset, workspace).model)
     spec = experiment.templates.spec(family.head_dim, family.mlp_ratio)
-    cost = {family.size: count_macs(family, family.size)}
     rows: list[tuple[str, int, int, int]] = []
     for target in experiment.target_specs():
         full = family.resolve(target)
-        cost[full] = count_macs(family, full)
         parameters = num_parameters(family.create(full, device="meta"))
-        rows.append((target.name, parameters, cost[full], spec.num_scalers(full)))
-    rate = _rate(family, cost[family.size])
+        rows.append((target.name, parameters, count_macs(family, full), spec.num_scalers(full)))
+    own, train_images = count_macs(family, family.size), dataset.num_rows("train")
+    rate = _rate(family, own)
     stages: list[tuple[str, int, float]] = []
-    own, train_images = cost[family.size], dataset.num_rows("train")
     if experiment.ancestor.recipe is not None:
         images = experiment.ancestor.recipe.num_images(train_images)
         stages.append(("ancestor", images, BACKWARD * own * images))
     stages.append(("stage 1", *stage1_cost(experiment, family, dataset)))
     recipe = experiment.initialise.recipe
     if recipe is not None:
-        images = recipe.num_images(min(experiment.initialise.subset or train_images, train_images))
+        images = recipe.num_images(experiment.initialise.images_of(train_images))
         images *= 2 if experiment.initialise.compare_scratch else 1
-        total = sum(cost[family.resolve(t)] for t in experiment.target_specs())
+        total = sum(macs for _, _, macs, _ in rows)
         stages.append((f"stage 2, {len(rows)} sizes", images * len(rows), float(BACKWARD * total * images)))
     if experiment.evaluate.studies:
         stages += stages_cost(variants(experiment), family, dataset)
@@ -112,10 +109,9 @@ def comparison_cost(experiment: Experiment, family: Family, test_images: int) ->
         if len(grid.rates) > 1:
             cells += [cell for some in trials.values() for cell in some]
         cells += grid.cells(dict.fromkeys(trials, grid.rates[0]))
-    forward = cache(lambda size: count_macs(family, size))
     images, work = 0, 0.0
     for cell in cells:
         passes = max(cell.steps) * rules.batch_size
         images += passes
-        work += (BACKWARD * passes + (1 + len(cell.steps)) * test_images) * forward(cell.target)
+        work += (BACKWARD * passes + (1 + len(cell.steps)) * test_images) * count_macs(family, cell.target)
     return len(cells), images, work

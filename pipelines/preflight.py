@@ -106,13 +106,13 @@ def _check_data(experiment: Experiment, dataset: Dataset) -> None:
     recipes: dict[str, tuple[Recipe | None, int]] = {
         "ancestor.recipe": (experiment.ancestor.recipe, rows),
         "distil.recipe": (experiment.distil.recipe, rows),
-        "initialise.recipe": (experiment.initialise.recipe, min(experiment.initialise.subset or rows, rows)),
+        "initialise.recipe": (experiment.initialise.recipe, experiment.initialise.images_of(rows)),
     }
     for key, (recipe, images) in recipes.items():
         if recipe is None:
             continue
         with _named(key):
-            recipe.total_steps(-(-images // recipe.batch_size))
+            recipe.num_images(images)
             worlds = range(workers[0], workers[1] + 1) if key != "initialise.recipe" else (1,)
             for world in worlds:
                 check_world(recipe.batch_size, 0, world)

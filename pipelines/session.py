@@ -39,7 +39,8 @@ QUIET = {
 # Of a Ray of our own. Its metrics would be served on every interface, without a token; a port that is none starts no
 # server. Nobody takes its one machine away, which is what a process beside each training would watch for.
 ALONE = {
-    **dict.fromkeys(("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT"), "-1"),
+    "AUTOSCALER_METRIC_PORT": "-1",
+    "DASHBOARD_METRIC_PORT": "-1",
     "RAY_enable_metrics_collection": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
@@ -74,8 +75,9 @@ def session(cluster: Cluster) -> Iterator[None]:
     where = cluster.address or os.environ.get("RAY_ADDRESS", "")
     _probe(where)
     try:
-        with _packages() as folder:
-            if not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        with contextlib.ExitStack() as stack:
+            if not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):  # a job's workers have the job's folder
+                folder = stack.enter_context(_packages())
                 told = {k: v for k, v in QUIET.items() if k.startswith(("RAY_TRAIN", "RAY_AIR", "MLFLOW", "TUNE"))}
                 options["runtime_env"] = {"working_dir": folder, "env_vars": told}
             ray.init(**options)

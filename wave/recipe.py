@@ -98,7 +98,7 @@ class Recipe:
             raise WaveError(f"min_lr={self.min_lr} is greater than lr={self.lr}; it is what the rate falls to")
 
     def num_images(self, rows: int) -> int:
-        """Images that the whole training reads from a set of ``rows``."""
+        """Images that the whole training reads from a set of ``rows``; raises what :meth:`total_steps` does."""
         return self.total_steps(-(-rows // self.batch_size)) * self.batch_size
 
     def total_steps(self, steps_per_epoch: int) -> int:

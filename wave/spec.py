@@ -168,12 +168,11 @@ class TemplateSpec:
             sides, numbers = cast(dict[Kind, list[int]], raw_blocks), cast(dict[Kind, int], raw_counts)
             if not all(type(n) is int for n in (*(s for v in sides.values() for s in v), *numbers.values())):
                 raise TypeError("blocks and counts must be whole numbers")
-            blocks: dict[Kind, tuple[int, int]] = {k: (int(v[0]), int(v[1])) for k, v in sides.items()}
-            counts: dict[Kind, int] = {k: int(v) for k, v in numbers.items()}
+            blocks: dict[Kind, tuple[int, int]] = {kind: (side[0], side[1]) for kind, side in sides.items()}
             head_dim, mlp_ratio = data["head_dim"], data["mlp_ratio"]
             if not isinstance(head_dim, int) or not isinstance(mlp_ratio, int | float):
                 raise TypeError("head_dim and mlp_ratio must be numbers")
-            return cls(blocks, counts, head_dim, float(mlp_ratio), cast(Order, data["order"]))
+            return cls(blocks, dict(numbers), head_dim, float(mlp_ratio), cast(Order, data["order"]))
         except (KeyError, TypeError, IndexError, ValueError) as error:
             if isinstance(error, WaveError):
                 raise
