@@ -19,10 +19,10 @@ from . import local, pack, render, state
 from . import submit as submission
 from .errors import ClusterError
 from .jobs import NAME_KEY, RUN_KEY, Jobs, attempt, exit_code, reason
-from .run import check_server
+from .run import check_server, check_storage
 from .target import find
 
-_console = Console(highlight=False, soft_wrap=True)
+_console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # paths may hold [ and :
 _address = click.option(
     "--address", default="", help="The cluster's dashboard, http://HOST:8265; default: the one of `up --local`."
 )
@@ -64,6 +64,9 @@ def main() -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except BrokenPipeError:  # the reader has gone, as in `logs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 @cli.command()
@@ -99,12 +102,9 @@ def submit(
     target = find(address, folder)
     request = submission.Request(file, overrides, storage, mlflow, root, include, limit_mib, requirements)
     job = submission.submit(request, target)
-    how = {
-        "new": "submitted",
-        "again": "submitted; it continues the run",
-        "attached": "runs already; nothing was submitted",
-    }
-    _console.print(f"job        {job.id} ({how[job.how]})")
+    how = "submitted; it continues the run" if job.how == "again" else "submitted"
+    how = "runs already; nothing was submitted" if job.how == "attached" else how
+    _console.print(f"job        {job.id} ({how})")
     if job.how != "attached":
         _console.print(f"upload     {pack.megabytes(job.size)} in {job.files} files")
     _console.print(f"output     {job.output}\ndashboard  {target.address}/#/jobs/{job.id}\nMLflow     {job.mlflow}")
@@ -129,7 +129,7 @@ def _follow(jobs: Jobs, job: str, address: str, folder: Path) -> None:
         sys.exit(130)
     _console.print(_line(ended))
     if exit_code(ended) and ended.driver_exit_code is None and (why := reason(ended)):  # it never ran: no log says why
-        _console.print(why, markup=False)
+        _console.print(why)
     sys.exit(exit_code(ended))
 
 
@@ -151,7 +151,7 @@ def status(job: str, address: str, folder: Path) -> None:
     found = Jobs(find(address, folder)).find(job)
     _console.print(_line(found))
     if found.status.is_terminal() and exit_code(found) and (why := reason(found)):
-        _console.print(why, markup=False)
+        _console.print(why)
 
 
 @cli.command()
@@ -209,8 +209,7 @@ def up(here: bool, folder: Path, num_cpus: int | None) -> None:
 def down(here: bool, folder: Path) -> None:
     """End exactly the processes that `up --local` and its jobs started."""
     _only_local(here, "down")
-    count = local.down(folder)
-    _console.print(f"ended {count} processes" if count else "nothing was up")
+    _console.print(f"ended {count} processes" if (count := local.down(folder)) else "nothing was up")
 
 
 def _only_local(here: bool, command: str) -> None:
@@ -227,11 +226,10 @@ def doctor(address: str, folder: Path, storage: str, mlflow: str) -> None:
     """Check the cluster, one line a check; exit code 1 when one fails."""
     target = find(address, folder)
     server = mlflow or target.mlflow or os.environ.get("MLFLOW_TRACKING_URI", "")
+    place = check_storage(storage or (str(Path.cwd()) if target.local else ""))
     failed = 0
-    for check in checks.examine(
-        target, storage or (str(Path.cwd()) if target.local else ""), check_server(server) if server else ""
-    ):
-        _console.print(str(check), markup=False)
+    for check in checks.examine(target, place, server and check_server(server)):
+        _console.print(str(check))
         failed += bool(check.fix)
     sys.exit(1 if failed else 0)
 

@@ -1,5 +1,6 @@
 """Whether a cluster can run what we submit: one line a check, with the fix where one fails."""
 
+import http.client
 import json
 import secrets
 import shlex
@@ -19,8 +20,9 @@ from packaging.specifiers import SpecifierSet
 from . import probe
 from .errors import ClusterError
 from .jobs import DOCTOR, Jobs, exit_code
-from .run import check_storage
 from .target import Target
+
+PROJECT = "wave-templates"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,11 @@ def examine(target: Target, storage: str, mlflow: str) -> Iterator[Check]:
         yield Check("token", str(error), "see cluster/README.md for where the cluster keeps its token")
         return
     yield Check("token", "accepted" if target.token else "none sent and none wanted")
-    nodes = ask(jobs, check_storage(storage), mlflow)
+    try:
+        nodes = ask(jobs, storage, mlflow)
+    except ClusterError as error:
+        yield Check("nodes", str(error), "see the head's logs, and whether its Ray starts jobs at all")
+        return
     yield from judge(nodes, storage, mlflow)
     yield from laptop(probe.versions(), nodes)
     yield from wanted(nodes, Path("pyproject.toml"))
@@ -58,9 +64,8 @@ def examine(target: Target, storage: str, mlflow: str) -> Iterator[Check]:
 
 def closed(target: Target) -> Check:
     """Whether the door is shut to those without a token."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{target.address}/api/jobs/", timeout=15):
+        with urllib.request.urlopen(f"{target.address}/api/jobs/", timeout=15):
             fix = "start Ray with RAY_AUTH_MODE=token on every node: anyone who reaches this port can run code there"
             return Check(target.address, "answers without a token", fix)
     except urllib.error.HTTPError as error:
@@ -69,7 +74,7 @@ def closed(target: Target) -> Check:
         return Check(
             target.address, f"HTTP {error.code}", "give --address of Ray's dashboard, http://HOST:8265", answers=False
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         fix = "start the cluster, or forward its port 8265 (cluster/README.md), or correct --address"
         return Check(target.address, f"does not answer ({getattr(error, 'reason', error)})", fix, answers=False)
 
@@ -81,7 +86,7 @@ def ask(jobs: Jobs, storage: str, mlflow: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix=name) as folder:
         shutil.copyfile(Path(probe.__file__), Path(folder) / "probe.py")
         command = f"exec python probe.py {shlex.quote(arguments)}"
-        submission, _ = jobs.submit(name, name, name, command, {"working_dir": folder})
+        submission, *_ = jobs.submit(name, name, name, command, {"working_dir": folder})
     job = jobs.wait(submission, 300.0)
     log = jobs.logs(submission)
     if code := exit_code(job):
@@ -118,10 +123,13 @@ def laptop(here: dict[str, str], nodes: list[dict[str, Any]]) -> Iterator[Check]
 
 
 def wanted(nodes: list[dict[str, Any]], pyproject: Path) -> Iterator[Check]:
-    """Whether the nodes have the versions that the checkout's `pyproject` asks for; nothing where there is none."""
-    if not pyproject.is_file():
+    """Whether the nodes have the versions that the checkout's `pyproject` asks for; nothing where it is not ours."""
+    try:
+        project = tomllib.loads(pyproject.read_text())["project"]
+    except (OSError, ValueError, KeyError):
         return
-    project = tomllib.loads(pyproject.read_text())["project"]
+    if project.get("name") != PROJECT:
+        return
     asked = [
         f"python{project['requires-python']}",
         *project["dependencies"],

@@ -14,13 +14,20 @@ from typing import Any
 
 import aiohttp
 import requests
+import urllib3
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from .errors import ClusterError
 from .target import Target
 
-RUN_KEY, NAME_KEY, OUTPUT_KEY, MODELS_KEY = "wave_run", "wave_name", "wave_output", "wave_models"
+RUN_KEY, NAME_KEY, OUTPUT_KEY = "wave_run", "wave_name", "wave_output"
+MODELS_KEY, MLFLOW_KEY = "wave_models", "wave_mlflow"
+# What Ray's client raises when nobody answers, or somebody who is no Ray: it reads answers without looking at them.
+_ANSWERS_OTHERWISE = (
+    *(ConnectionError, requests.exceptions.RequestException, aiohttp.ClientError, urllib3.exceptions.HTTPError),
+    *(KeyError, TypeError, AttributeError, ValueError),
+)
 START_SECONDS = 120.0  # how long a head that answers may take to be able to start a job
 DOCTOR = "wave-doctor-"  # the jobs of `doctor`; not listed. A deleted job would still be: Ray keeps its driver.
 
@@ -68,12 +75,14 @@ class Jobs:
         address = self.target.address
         try:
             yield
+        except ClusterError:
+            raise
         except AuthenticationError as error:
             what = "its token is wrong" if self.target.token else "it wants a token"
             raise ClusterError(
                 f"{address} refuses: {what}; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
             ) from error
-        except (ConnectionError, requests.exceptions.RequestException, aiohttp.ClientError) as error:
+        except _ANSWERS_OTHERWISE as error:
             raise ClusterError(
                 f"{address} does not answer as a Ray cluster; is it up, and is the address its dashboard's?"
             ) from error
@@ -118,13 +127,16 @@ class Jobs:
         runtime_env: dict[str, Any],
         cpus: float = 0.0,
         models: str = "",
-    ) -> tuple[str, str]:
-        """Start `run`, or attach to its job under way: the submission id and how ("new", "again", "attached").
+        mlflow: str = "",
+    ) -> tuple[str, str, str]:
+        """Start `run`, or attach to its job under way: the submission id, how ("new", "again", "attached"), and the
+        MLflow address that the job was given.
 
         Raises ClusterError when another run now writes to the same `output` or registers models under the same name
         (`models`, by default `name`).
         """
         models = models or name
+        about = {RUN_KEY: run, NAME_KEY: name, OUTPUT_KEY: output, MODELS_KEY: models, MLFLOW_KEY: mlflow}
         deadline, collisions = time.monotonic() + START_SECONDS, 0
         while collisions < 5:
             jobs = [job for job in self.list() if job.metadata]
@@ -133,7 +145,7 @@ class Jobs:
                 if not job.metadata or job.status.is_terminal():
                     continue
                 if job in tries:
-                    return str(job.submission_id), "attached"
+                    return str(job.submission_id), "attached", job.metadata.get(MLFLOW_KEY, mlflow)
                 if job.metadata.get(OUTPUT_KEY) == output:
                     raise ClusterError(
                         f"job {job.submission_id} with other settings writes to {output} now; stop it, "
@@ -152,10 +164,10 @@ class Jobs:
                         entrypoint=entrypoint,
                         submission_id=submission,
                         runtime_env=runtime_env,
-                        metadata={RUN_KEY: run, NAME_KEY: name, OUTPUT_KEY: output, MODELS_KEY: models},
+                        metadata=about,
                         entrypoint_num_cpus=cpus or None,
                     )
-                return submission, "new" if number == 1 else "again"
+                return submission, "new" if number == 1 else "again", mlflow
             except ClusterError as error:
                 # Somebody submitted the same run just now, or the head is so new that its agent has not come up: again.
                 waiting = "No available agent" in str(error) and time.monotonic() < deadline
@@ -179,6 +191,8 @@ class Jobs:
             before = self._printed
             try:
                 asyncio.run(self._tail(submission))
+            except BrokenPipeError:
+                raise  # nobody reads any more; other connection errors are the cluster's
             except (RuntimeError, aiohttp.ClientError, ConnectionError):
                 failures += 1
             failures = 0 if self._printed > before else failures

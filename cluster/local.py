@@ -5,6 +5,7 @@ whatever address one gives, which is why the token is on. `ray start --block` st
 starts, so `down` ends exactly our processes; `ray stop` would end every Ray process of the machine.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from . import processes
 from .errors import ClusterError
-from .state import Service, State, load, locked, save, token_file
+from .state import SCRATCH, Service, State, load, locked, save, token_file
 
 HOST = "127.0.0.1"
 START_SECONDS = 180.0
@@ -109,13 +110,15 @@ def up(folder: Path, num_cpus: int | None = None) -> State:
         state = load(folder)
         if not any(service.alive() for service in state.services.values()):
             _clear(folder, state)
-            # Under /tmp and short: Ray puts Unix sockets there, whose paths may have 107 characters.
-            state = State(secrets.token_hex(8), tempfile.mkdtemp(prefix="wave-", dir="/tmp"))
+            state = State(secrets.token_hex(8))
         dropped = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "MLFLOW_TRACKING_URI")
         environment = {k: v for k, v in os.environ.items() if k not in dropped} | {processes.MARK: state.mark}
         # A job says `python`: it shall be the one that has Ray, whether or not its environment was activated here.
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
         try:
+            if not state.scratch:
+                # Under /tmp and short: Ray puts Unix sockets there, whose paths may have 107 characters.
+                state.scratch = tempfile.mkdtemp(prefix=SCRATCH)
             if not _up(state, "mlflow"):
                 state.services["mlflow"] = _mlflow(folder, dict(environment))
                 save(folder, state)
@@ -129,6 +132,11 @@ def up(folder: Path, num_cpus: int | None = None) -> State:
         except (ClusterError, KeyboardInterrupt):
             _clear(folder, state)
             raise
+        except OSError as error:
+            _clear(folder, state)
+            raise ClusterError(
+                f"{error.filename or folder}: {error.strerror}; move it, or give another --state"
+            ) from None
         return state
 
 
@@ -144,7 +152,8 @@ def _clear(folder: Path, state: State) -> int:
         raise ClusterError(f"processes {pids} do not end; they may belong to another user")
     if state.scratch:
         shutil.rmtree(state.scratch, ignore_errors=True)
-    token_file(folder).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a folder that is in its place is not ours
+        token_file(folder).unlink(missing_ok=True)
     (folder / "state.json").unlink(missing_ok=True)
     return count
 

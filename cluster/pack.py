@@ -48,7 +48,14 @@ def collect(root: Path, file: Path, include: Iterable[str] = (), limit_mib: floa
     data and runs, which are not named. A file from elsewhere travels as submitted/NAME. Raises ClusterError over
     `limit_mib` MiB, with the largest files.
     """
-    root, file = root.resolve(), file.resolve()
+    try:
+        return _collect(root.resolve(), file.resolve(), include, limit_mib)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        name = getattr(error, "filename", None) or root
+        raise ClusterError(f"{str(name)[:80]!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _collect(root: Path, file: Path, include: Iterable[str], limit_mib: float) -> tuple[Pack, str]:
     missing = [name for name in CODE[:2] if not (root / name).is_dir()]
     if missing:
         raise ClusterError(
@@ -68,7 +75,7 @@ def collect(root: Path, file: Path, include: Iterable[str] = (), limit_mib: floa
     inside = file.relative_to(root).as_posix() if file.is_relative_to(root) else f"{SUBMITTED}/{file.name}"
     found[inside] = file
     pack = Pack(tuple((name, path, path.stat().st_size) for name, path in sorted(found.items())))
-    if pack.size > limit_mib * 2**20:
+    if not pack.size <= limit_mib * 2**20:  # so that nan is no limit that all keep
         largest = sorted(pack.files, key=lambda entry: -entry[2])[:5]
         names = ", ".join(f"{name} ({megabytes(size)})" for name, _, size in largest)
         raise ClusterError(

@@ -5,9 +5,11 @@ A file of its own that imports nothing of ours: it is the whole upload, and must
 
 import base64
 import configparser
+import http.client
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -51,7 +53,7 @@ def write(folder: str, name: str) -> str:
     if not folder:
         return ""
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        Path(folder).mkdir(exist_ok=True)  # not its parents: storage that is not there is not storage
         (Path(folder) / name).write_text(name)
     except OSError as error:
         return f"{error.strerror or error}"
@@ -82,9 +84,11 @@ def mlflow(uri: str) -> tuple[str, str]:
                 text = reply.read().decode(errors="replace")
         except urllib.error.HTTPError as error:
             return version, f"HTTP {error.code} for {path}: {error.read(80).decode(errors='replace')}"
-        except (OSError, ValueError) as error:
-            return version, str(getattr(error, "reason", error))
-        version = version or text.strip()[:20]
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            return version, str(getattr(error, "reason", error)).strip()[:80] or type(error).__name__
+        version = version or text.strip()
+        if not re.fullmatch(r"[0-9]+(\.[0-9A-Za-z]+)+", version):
+            return "", "what answers there is no MLflow server"
     return version, ""
 
 

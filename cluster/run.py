@@ -3,8 +3,8 @@
 Every relative path of a run is resolved against the folder where the command runs. In a Ray job that folder is a
 temporary copy that vanishes with the cluster, so `submit` anchors each one in a storage folder that every node sees:
 `--set output=STORAGE/runs/NAME`, `--set data.path=STORAGE/...` and so on, at the end of the job's command line.
-Absolute paths and URIs stay as they are. For a cluster on this machine the storage is the folder where `submit` runs,
-so a job writes where the same command without a cluster would have.
+Absolute paths stay as they are, and URIs are no folders. For a cluster on this machine the storage is the folder where
+`submit` runs, so a job writes where the same command without a cluster would have.
 """
 
 import hashlib
@@ -34,10 +34,9 @@ class Run:
     overrides: tuple[str, ...]
     tree: dict[str, Any]
 
-    @property
-    def id(self) -> str:
-        """Name and a digest of the settings: the same settings give the same id, however they are written."""
-        text = json.dumps(self.tree, sort_keys=True, default=str)
+    def id(self, output: str) -> str:
+        """Name and a digest of settings and output folder: the same settings give the same id, however written."""
+        text = json.dumps([self.tree, output], sort_keys=True, default=str)
         return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
     def get(self, key: str) -> Any:
@@ -54,10 +53,11 @@ def load(file: Path, overrides: tuple[str, ...] = ()) -> Run:
         tree = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ClusterError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ClusterError(f"{file} is not TOML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ClusterError(f"{file} is not TOML: {error}") from None
     for override in overrides:
         _apply(tree, override)
+    _check_secrets(tree)
     name = tree.get("name")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
         raise ClusterError(f'{file} needs name = "..." of 1 to 64 letters, digits, _ or -; it has {name!r:.80}')
@@ -70,8 +70,14 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not equals or not all(key.split(".")):
         raise ClusterError(f"--set {override!r:.80} must read KEY=VALUE, as in --set distil.workers=2")
     try:
+        override.encode()
+    except UnicodeEncodeError:
+        raise ClusterError(f"--set {override!r:.80} holds bytes that are no text in UTF-8") from None
+    try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:  # a bare word is a string, as for the run itself
+    except RecursionError:
+        raise ClusterError(f"--set {key} has more brackets in brackets than TOML can have") from None
+    except ValueError:  # a bare word is a string, as for the run itself
         value = text
     *tables, last = key.split(".")
     for part in tables:
@@ -98,7 +104,7 @@ def anchored(run: Run, storage: str) -> list[str]:
     return [
         f"{key}={json.dumps(prefix + _below(key, path, storage))}"
         for key, prefix, path in found
-        if not (PurePosixPath(path).is_absolute() or urlsplit(path).netloc)
+        if not PurePosixPath(path).is_absolute()
     ]
 
 
@@ -111,10 +117,14 @@ def command(file: str, run: Run, storage: str, tracking_uri: str) -> str:
 def output(run: Run, storage: str) -> str:
     """The absolute folder that `run` writes to; two runs must not share it at one time."""
     path = str(run.get("output") or f"runs/{run.name}")
-    return path if PurePosixPath(path).is_absolute() or urlsplit(path).netloc else _below("output", path, storage)
+    return path if PurePosixPath(path).is_absolute() else _below("output", path, storage)
 
 
 def _below(key: str, path: str, storage: str) -> str:
+    if "://" in path:
+        raise ClusterError(
+            f"{key} = {path!r:.80} is a URI; give a folder that every node sees, as a bucket is when it is mounted"
+        )
     if not storage:
         raise ClusterError(
             f'{key} = "{path}" is relative, and a job runs in a copy that vanishes; give --storage DIR, '
@@ -142,16 +152,17 @@ def tracking(run: Run, given: str, local: str) -> str:
         raise ClusterError(
             "this cluster's MLflow server is not known: give --mlflow http://HOST:PORT or set MLFLOW_TRACKING_URI"
         )
-    own = run.get("mlflow.tracking_uri")
-    if isinstance(own, str):
-        _without_password(own)
     return check_server(uri)
 
 
 def check_server(uri: str) -> str:
     """An MLflow server's address as a job may be told it. Raises ClusterError for a password in it, and for none."""
-    _without_password(uri)
     parts = _parts(uri)
+    if _secret(uri):
+        raise ClusterError(
+            "the MLflow address holds a password, which the job's command line would show; "
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment of the nodes"
+        )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         shown = uri.partition(":")[0] if parts.scheme else uri
         raise ClusterError(
@@ -160,17 +171,31 @@ def check_server(uri: str) -> str:
     return uri
 
 
-def _without_password(uri: str) -> None:
-    parts = _parts(uri)
-    if "@" in (parts.netloc or uri):
+def _secret(text: str) -> bool:
+    """Whether a text is an address with a user before its host or a secret among its parameters."""
+    pattern = r"(^|//)[^/?\s]*@|[?&][^=&]*(pass|pwd|token|secret)[^=&]*="
+    return bool(re.search(pattern, text, re.IGNORECASE))
+
+
+def _check_secrets(value: Any, key: str = "") -> None:
+    """Raise ClusterError for an address with a password anywhere: the job's log and upload would show it."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _check_secrets(part, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for part in value:
+            _check_secrets(part, key)
+    elif isinstance(value, str) and "://" in value and _secret(value):
         raise ClusterError(
-            "the MLflow address holds a password, which the job's command line would show; "
-            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment of the nodes"
+            f"{key} holds a password, which the job's command line, log or upload would show; leave it out there and "
+            "give it to the nodes in their environment"
         )
 
 
 def _parts(uri: str) -> SplitResult:
     try:
-        return urlsplit(uri)
+        parts = urlsplit(uri)
+        _ = parts.port  # a number up to 65535, or a ValueError
+        return parts
     except ValueError as error:
         raise ClusterError(f"the MLflow address {uri!r:.80} is none: {error}; give --mlflow http://HOST:PORT") from None

@@ -8,9 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from .errors import ClusterError
 from .processes import started
+
+SCRATCH = "/tmp/wave-"
+"""How the folder begins where Ray keeps its sockets."""
 
 
 @dataclass
@@ -30,9 +36,12 @@ class Service:
 class State:
     """What is up. `mark` is in the environment of everything we started, `scratch` is Ray's folder under /tmp."""
 
-    mark: str = ""
-    scratch: str = ""
+    mark: Annotated[str, Field(pattern=r"^([0-9a-f]{16})?$")] = ""
+    scratch: Annotated[str, Field(pattern=rf"^({SCRATCH}[A-Za-z0-9_]+)?$")] = ""  # `down` removes it
     services: dict[str, Service] = field(default_factory=dict)
+
+
+_STATE = TypeAdapter(State)
 
 
 def default_folder() -> Path:
@@ -51,12 +60,17 @@ def load(folder: Path) -> State:
     """The recorded state; an empty one when nothing is recorded. Raises ClusterError for a file that is not ours."""
     file = folder / "state.json"
     try:
-        raw = json.loads(file.read_text())
-        return State(raw["mark"], raw["scratch"], {k: Service(**v) for k, v in raw["services"].items()})
+        return _STATE.validate_json(file.read_bytes(), strict=True)
     except FileNotFoundError:
         return State()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ClusterError(f"{file} cannot be read ({error}); end what it names by hand, then delete it") from error
+    except OSError as error:
+        raise ClusterError(f"{file} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(map(str, wrong["loc"])) or "the file"
+        raise ClusterError(
+            f"{file} is not as `up` wrote it ({where}: {wrong['msg']}); end what it names by hand, then delete it"
+        ) from None
 
 
 def save(folder: Path, state: State) -> None:

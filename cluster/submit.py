@@ -68,7 +68,13 @@ def submit(request: Request, target: Target) -> Submitted:
         if request.requirements:
             runtime_env["pip"] = pack.requirements(request.requirements)
         models = wanted.get("mlflow.registered_model")
-        job, how = Jobs(target).submit(
-            wanted.id, wanted.name, output, command, runtime_env, models=models if isinstance(models, str) else ""
+        job, how, server = Jobs(target).submit(
+            wanted.id(output),
+            wanted.name,
+            output,
+            command,
+            runtime_env,
+            models=models if isinstance(models, str) else "",
+            mlflow=tracking,
         )
-    return Submitted(job, how, output, tracking, packed.size, len(packed.files))
+    return Submitted(job, how, output, server, packed.size, len(packed.files))

@@ -1,6 +1,7 @@
 """Which cluster is meant, and the token for it."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -45,8 +46,10 @@ def find(address: str, folder: Path) -> Target:
         address = f"http://{address}"
     if not _is_http(address):
         raise ClusterError(f"--address {address} is not that of a Jobs server; it looks like http://HOST:8265")
+    if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1"):  # no proxy is to see these, nor the token
+        os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("no_proxy"), "127.0.0.1", "localhost", "::1"]))
     if here and _same(address, here):
-        token = state.token_file(folder).read_text().strip()
+        token = _read(state.token_file(folder), "the local cluster's token file")
         return Target(here, token, mlflow.url if mlflow and mlflow.alive() else "", local=True)
     return Target(address, _token())
 
@@ -54,7 +57,8 @@ def find(address: str, folder: Path) -> Target:
 def _is_http(address: str) -> bool:
     try:
         parts = urlsplit(address)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        named = bool(parts.hostname) and not re.search(r"[\x00-\x20]", address)
+        return parts.scheme in ("http", "https") and named and parts.port != 0
     except ValueError:  # a bracket that nothing closes, or a port that is no number up to 65535
         return False
 
@@ -65,12 +69,23 @@ def _same(one: str, other: str) -> bool:
 
 def _token() -> str:
     if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return token
-    explicit = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(explicit) if explicit else Path.home() / ".ray" / "auth_token"
+        return _sendable(token, "RAY_AUTH_TOKEN")
+    if explicit := os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return _read(Path(explicit), "RAY_AUTH_TOKEN_PATH")
+    file = Path.home() / ".ray" / "auth_token"
+    return _read(file, "Ray's token file") if file.exists() else ""
+
+
+def _read(file: Path, what: str) -> str:
     try:
-        return file.read_text().strip()
+        return _sendable(file.read_text().strip(), f"{what} {file}")
     except OSError as error:
-        if explicit:
-            raise ClusterError(f"RAY_AUTH_TOKEN_PATH={file} cannot be read: {error.strerror}") from error
-        return ""
+        raise ClusterError(f"{what} {file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ClusterError(f"{what} {file} is not text; a token is one line of letters and digits") from None
+
+
+def _sendable(token: str, where: str) -> str:
+    if not (token.isascii() and token.isprintable()):
+        raise ClusterError(f"{where}: a token is one line of letters and digits, as an HTTP header can carry")
+    return token

@@ -32,13 +32,15 @@ def _inside(text: str) -> str:
 _LABEL = r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?"
 _LABELS = "must be up to 40 small letters, digits and -, as Kubernetes wants"
 Label = Annotated[str, _text(_LABEL, _LABELS)]
+Group = Annotated[Label, _text("(?!head$).*", "is the head's own name; call these workers otherwise")]
 LabelOrNone = Annotated[str, _text(f"({_LABEL})?", f"{_LABELS}, or empty")]
 _SUBDOMAIN = r"(?=.{1,253}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
 _SUBDOMAINS = "must be small letters, digits, - and ."
 SubDomain = Annotated[str, _text(_SUBDOMAIN, _SUBDOMAINS)]
 SubDomainOrNone = Annotated[str, _text(f"({_SUBDOMAIN})?", f"{_SUBDOMAINS}, or empty")]
 Quantity = Annotated[
-    str, _text(r"[0-9]+(\.[0-9]+)?([KMGTPE]i|[kMGTPE])?", "must be a Kubernetes quantity, as in 32Gi or 500M")
+    str,
+    _text(r"(?=.*[1-9])[0-9]+(\.[0-9]+)?([KMGTPE]i|[kMGTPE])?", "must be a Kubernetes quantity, as in 32Gi or 500M"),
 ]
 Version = Annotated[str, _text(r"[0-9][0-9A-Za-z.]*", "must be one exact version")]
 Image = Annotated[str, _text(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", "must name an image, as in registry.example.org/wave:1")]
@@ -60,7 +62,7 @@ Host = Annotated[
 HostHeader = Annotated[
     str, _text(r"[A-Za-z0-9*.:\[\]-]+", "must be a name, as in mlflow.example.org or mlflow.example.org:8443")
 ]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -96,7 +98,7 @@ class Mlflow(_Table):
 class Machine(_Table):
     """A node: `cpus`, `gpus` and `memory` are what it has, `aws` and `gcp` the machine type to rent for it."""
 
-    cpus: Count
+    cpus: Annotated[int, Field(ge=1, le=1_000_000)]
     gpus: Count
     memory: Quantity
     aws: Name
@@ -146,7 +148,7 @@ class Values(_Table):
     storage: Storage
     mlflow: Mlflow
     head: Machine
-    workers: dict[Label, Workers]
+    workers: dict[Group, Workers]
     rented: Rented
 
     @property
@@ -165,10 +167,10 @@ def load(file: Path) -> Values:
         raise ClusterError(
             f"{file} is not text in UTF-8, as TOML must be: byte {error.start} is no part of it"
         ) from error
-    except tomllib.TOMLDecodeError as error:
-        raise ClusterError(f"{file} is not TOML: {error}") from error
     except ValidationError as error:
         raise ClusterError(f"{file}: {_first(error)}") from None
+    except (ValueError, RecursionError) as error:
+        raise ClusterError(f"{file} is not TOML: {error}") from None
 
 
 def _first(error: ValidationError) -> str:

@@ -20,6 +20,8 @@ def key_of(*parts: object) -> str:
 
 def absolute(path: str, key: str) -> Path:
     """The path from the folder where the command runs, ``~`` resolved; ``key`` is the setting that it comes from."""
+    if "://" in path:
+        raise WaveError(f"{key}={path!r} is a URI; give a folder: a bucket is one when it is mounted on every node")
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError as error:  # ~ of a user that this machine does not have

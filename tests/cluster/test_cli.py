@@ -29,10 +29,14 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 def test_a_mistake_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run_file = tmp_path / "x.toml"
+    run_file.write_text('name = "x"')
+    known = ("--address", "http://127.0.0.1:1", "--storage", "/tmp", "--mlflow", "http://127.0.0.1:1")
     latin = tmp_path / "values.toml"
     latin.write_bytes('name = "größe"\n'.encode("latin-1"))
     for words, message in (
         (("logs", "x", "--address", "http://[::1", "--state", str(tmp_path)), "not that of a Jobs server"),
+        (("submit", "--root", "x" * 300, str(run_file), *known), "cannot be read: File name too long"),
         (("render", "--values", str(latin), "--out", str(tmp_path / "out")), "is not text in UTF-8"),
     ):
         assert run(monkeypatch, *words) == 2
@@ -79,3 +83,12 @@ def test_the_hint_after_submit_names_the_cluster_that_was_meant(
         assert run(monkeypatch, *shlex.split(hint)) == 130
         capsys.readouterr()
         assert found[-1] == found[-2]
+
+
+def test_brackets_in_a_path_are_printed_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "[data]" / "[" / "x]"
+    monkeypatch.setattr("sys.argv", ["cluster", "render", "--out", str(out)])
+    cli.main()
+    assert f"{out}/Dockerfile" in capsys.readouterr().out.splitlines()

@@ -1,11 +1,15 @@
 """Attempts and exit codes of jobs, without a cluster."""
 
-from collections.abc import AsyncIterator
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from ray.job_submission import JobDetails
 
+from cluster import doctor, probe
 from cluster.errors import ClusterError
 from cluster.jobs import RUN_KEY, Jobs, attempt, exit_code, reason
 from cluster.target import Target
@@ -49,6 +53,55 @@ def test_why_a_job_failed_is_one_line(driver: int | None, message: str | None, l
     assert text.startswith(line) and "last available logs" not in text and "\n" not in text
 
 
+@pytest.fixture
+def impostor() -> Iterator[tuple[str, list[bytes]]]:
+    """A server that gives the bytes in the list to whoever asks, and its address."""
+    answer: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    caller, _ = door.accept()
+                    with caller:
+                        caller.recv(65536)
+                        caller.sendall(answer[0])
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{door.getsockname()[1]}", answer
+        door.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        *(b"{}", b"[]", b"null", b'{"ray_version": "2.60.0"}', b"<html>hi</html>"),
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+    ],
+)
+def test_who_is_no_ray_cluster_is_one_line(impostor: tuple[str, list[bytes]], says: bytes) -> None:
+    address, answer = impostor
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+    answer.append(says if says.startswith(b"SSH") else head + says)
+    with pytest.raises(ClusterError, match="does not answer as a Ray cluster") as caught:
+        Jobs(Target(address, "token"))
+    assert "\n" not in str(caught.value)
+    if says.startswith(b"SSH"):
+        closed = doctor.closed(Target(address, "token"))
+        assert "does not answer (SSH" in str(closed) and not closed.answers
+    assert probe.mlflow(address)[1] in ("SSH-2.0-OpenSSH_9.2", "what answers there is no MLflow server")
+
+
+def test_a_closed_pipe_ends_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def tail(_: str) -> None:
+        raise BrokenPipeError
+
+    jobs = Jobs.__new__(Jobs)
+    monkeypatch.setattr(jobs, "_tail", tail, raising=False)
+    with pytest.raises(BrokenPipeError):
+        jobs.follow("x")
+
+
 class Kept:
     """A client that keeps what was submitted as running jobs."""
 
@@ -65,13 +118,13 @@ class Kept:
 def test_two_runs_that_register_under_one_name_are_refused_whatever_they_are_called() -> None:
     jobs = Jobs.__new__(Jobs)
     jobs.target, jobs._client = Target("http://127.0.0.1:8265", ""), Kept()  # pyright: ignore
-    assert jobs.submit("a-1", "a", "/out/a", "x", {}, models="shared") == ("a-1", "new")
+    assert jobs.submit("a-1", "a", "/out/a", "x", {}, models="shared") == ("a-1", "new", "")
     with pytest.raises(ClusterError, match="registers models of the name shared now"):
         jobs.submit("b-1", "b", "/out/b", "x", {}, models="shared")
     with pytest.raises(ClusterError, match="writes to /out/a now"):
         jobs.submit("c-1", "c", "/out/a", "x", {})
-    assert jobs.submit("a-1", "a", "/out/a", "x", {}, models="shared") == ("a-1", "attached")
-    assert jobs.submit("c-1", "c", "/out/c", "x", {}) == ("c-1", "new")
+    assert jobs.submit("a-1", "a", "/out/a", "x", {}, models="shared") == ("a-1", "attached", "")
+    assert jobs.submit("c-1", "c", "/out/c", "x", {}) == ("c-1", "new", "")
 
 
 class Breaking:

@@ -184,9 +184,10 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(here: Here) -> 
 
     jobs = Jobs(Target(here.address, here.token))
     assert jobs.info(job).status.value == "RUNNING"
-    attached = here.run(*submit)
+    attached = here.run(*submit, "--mlflow", "http://127.0.0.1:9")
     assert attached.returncode == 0
     assert f"{job} (runs already" in attached.stdout
+    assert f"MLflow     {here.recorded.services['mlflow'].url}" in attached.stdout  # the one that the job has
     other = here.run(*submit, "--set", "seed=1")
     assert other.returncode == 2
     assert "with other settings writes to" in other.stderr
@@ -197,12 +198,14 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(here: Here) -> 
 
 
 def test_doctor_finds_the_cluster_in_order_and_names_what_is_not(here: Here) -> None:
-    well = here.run("doctor")
+    proxy = "http://127.0.0.1:9"  # none: what is on this machine needs none
+    well = here.run("doctor", http_proxy=proxy, HTTP_PROXY=proxy)
     assert well.returncode == 0, well.stdout + well.stderr
     lines = well.stdout.splitlines()
     assert len(lines) == 9
     assert all(line.startswith("ok ") for line in lines)
-    ill = here.run("doctor", "--mlflow", "http://127.0.0.1:9", "--storage", "/proc/none")
+    ill = here.run("doctor", "--mlflow", "http://127.0.0.1:9", "--storage", str(here.folder / "no" / "such"))
+    assert not (here.folder / "no").exists()
     assert ill.returncode == 1
     assert len([line for line in ill.stdout.splitlines() if line.startswith("FAIL") and "Fix: " in line]) == 2
     assert not list(here.folder.glob(".wave-doctor*"))

@@ -19,9 +19,10 @@ def load(folder: Path, text: str, *overrides: str) -> run.Run:
 def test_the_id_follows_from_the_settings_and_not_from_how_they_are_written(tmp_path: Path) -> None:
     plain = load(tmp_path, 'name = "digits"\nseed = 3\n[distil]\nworkers = 2\n')
     other = load(tmp_path, '# remark\nseed=0\nname="digits"\n', "distil.workers=2", "seed=3")
-    assert plain.id == other.id
-    assert plain.id.startswith("digits-")
-    assert load(tmp_path, 'name = "digits"\nseed = 4\n[distil]\nworkers = 2\n').id != plain.id
+    assert plain.id("/o") == other.id("/o")
+    assert plain.id("/o").startswith("digits-")
+    assert load(tmp_path, 'name = "digits"\nseed = 4\n[distil]\nworkers = 2\n').id("/o") != plain.id("/o")
+    assert plain.id("/elsewhere") != plain.id("/o")  # nothing of what is in one folder is in the other
 
 
 def test_overrides_are_toml_values_or_words(tmp_path: Path) -> None:
@@ -36,6 +37,10 @@ def test_overrides_are_toml_values_or_words(tmp_path: Path) -> None:
         ("seed = 1", (), "needs name"),
         ('name = "../x"', (), "needs name"),
         ('name = "x"', ("seed",), "must read KEY=VALUE"),
+        ('name = "x"', ("a=" + "[" * 5000,), "more brackets in brackets"),
+        ("a = " + "[" * 5000, (), "is not TOML"),
+        ("a = " + "9" * 5000, (), "is not TOML"),
+        ('name = "x"', ("a=\udcff",), "no text in UTF-8"),
         ('name = "x"', ("a..b=1",), "must read KEY=VALUE"),
         ('name = "x"', ("name.a=1",), "is a value there"),
         ('name = "x"', ("name=a\x00b",), "needs name"),
@@ -59,9 +64,7 @@ def test_relative_paths_go_below_the_storage_and_absolute_ones_stay(tmp_path: Pa
         'data.path="/mnt/s/data/x"',
         'ancestor.source="checkpoint:/mnt/s/a b.pt"',
     ]
-    there = load(
-        tmp_path, 'name = "x"\noutput = "/o"\n[data]\npath = "s3://bucket/x"\n[ancestor]\nsource = "timm:vit"\n'
-    )
+    there = load(tmp_path, 'name = "x"\noutput = "/o"\n[data]\npath = "/d"\n[ancestor]\nsource = "timm:vit"\n')
     assert run.anchored(there, "") == []
     assert run.output(there, "") == "/o"
 
@@ -72,6 +75,25 @@ def test_an_override_of_a_path_is_anchored_too_and_the_line_survives_a_shell(tmp
     # The last setting of a key counts, so the anchored one stands behind the person's.
     settings = [word for word in shlex.split(line) if word.startswith("output=")]
     assert settings == ["output=a b/$HOME;c", 'output="/s/a b/$HOME;c"']
+
+
+@pytest.mark.parametrize("key", ["output", "data.path", "data.source"])
+def test_a_uri_is_no_folder(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ClusterError, match=f"{key} = 's3://bucket/x' is a URI; give a folder that every node sees"):
+        run.anchored(load(tmp_path, 'name = "x"', f"{key}=s3://bucket/x"), "/mnt/s")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("data.source=https://u:geheim@h/x", "mlflow.tracking_uri=http://h/?Password=geheim"),
+        *("mlflow.tracking_uri=postgresql://h/db?token=geheim", "ancestor.source=timm:x://a:geheim@b"),
+    ],
+)
+def test_no_secret_of_any_setting_is_sent(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(ClusterError, match=f"{setting.partition('=')[0]} holds a password") as caught:
+        load(tmp_path, 'name = "x"', setting)
+    assert "geheim" not in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["../up", "a/../../up", "a\x00b"])
@@ -102,6 +124,8 @@ def test_the_mlflow_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("sqlite:///mlflow.db", "not a server"),
         ("http://me:secret@h:1", "holds a password"),
         ("me:secret@h:1", "holds a password"),
+        ("http://h:1?password=secret", "holds a password"),
+        ("http://h:99999", "is none: Port out of range"),
         ("http://[::1", "is none: Invalid IPv6 URL"),
         ("127.0.0.1:5000", "'127.0.0.1:5000' is not a server"),
         ("nonsense", "'nonsense' is not a server"),
@@ -109,6 +133,5 @@ def test_the_mlflow_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(ClusterError, match=message) as caught:
             run.tracking(plain, given, "")
         assert "secret" not in str(caught.value)
-    hidden = load(tmp_path, 'name = "x"\n[mlflow]\ntracking_uri = "http://me:secret@h:1"')
     with pytest.raises(ClusterError, match="holds a password"):  # also where another address wins: it would be sent
-        run.tracking(hidden, "http://flag:1", "")
+        load(tmp_path, 'name = "x"\n[mlflow]\ntracking_uri = "http://me:secret@h:1"')
