@@ -24,7 +24,8 @@ from pipelines.grid import Grid
 from pipelines.loader import MemoryBatches
 from pipelines.stages import Stages
 from pipelines.workspace import Workspace, absolute
-from wave.vit import Family, linears
+from wave.family import Family
+from wave.vit import linears
 
 IMAGES, ITERATIONS, SIZES = 512, 30, 3
 

@@ -24,7 +24,7 @@ from .remote import on_worker
 from .session import say
 from .store import existing_store
 from .training import Work, fit
-from .workspace import Workspace, absolute, key_of
+from .workspace import Workspace, absolute, contents, key_of
 
 
 class Source(NamedTuple):
@@ -73,7 +73,7 @@ def foresee(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> S
 
     Raises :class:`WaveError` when it cannot be read or is not a supported ViT.
     """
-    if workspace.record(workspace.ancestor, key(experiment, dataset)) is not None:
+    if _kept(workspace, key(experiment, dataset)) is not None:
         return Source(*load(workspace.ancestor))
     if experiment.ancestor.source == "train":
         return Source(_named(experiment, dataset, "meta"), dataset.mean, dataset.std)
@@ -89,7 +89,7 @@ def obtain(
     and a key.
     """
     settings, own = experiment.ancestor, key(experiment, dataset)
-    done = workspace.record(workspace.ancestor, own)
+    done = _kept(workspace, own)
     if done is not None:
         say(f"ancestor: already there, accuracy {done['accuracy']:.3f}")
         return done
@@ -105,6 +105,15 @@ def obtain(
     parameters = num_parameters(load(workspace.ancestor)[0])
     say(f"ancestor: {parameters} parameters, accuracy {reached:.3f}")
     return workspace.finish(workspace.ancestor, own, {"accuracy": reached, "parameters": parameters})
+
+
+def _kept(workspace: Workspace, own: str) -> dict[str, Any] | None:
+    """Its record if it is there. Raises :class:`WaveError` when it is not as it was made: it cost a training."""
+    folder = workspace.ancestor
+    record = workspace.record(folder, own)
+    if record is not None and record["files"] != contents(folder):
+        raise WaveError(f"{folder} has changed since it was made; put its files back, or remove it and run again")
+    return record
 
 
 def teacher_of(workspace: Workspace, dataset: Dataset) -> Teacher:
@@ -184,6 +193,5 @@ def _stamp(source: str) -> object:
     if kind not in ("local-dir", "checkpoint"):
         return 0
     path = absolute(rest, "ancestor.source")
-    if kind == "local-dir":
-        path = path / "model.safetensors"
-    return [path.stat().st_size, path.stat().st_mtime_ns] if os.path.isfile(path) else 0
+    files = [path / "model.safetensors", path / "config.json"] if kind == "local-dir" else [path]
+    return [[file.stat().st_size, file.stat().st_mtime_ns] for file in files if os.path.isfile(file)]

@@ -1,17 +1,16 @@
 """One cell of the comparison: one method, size and seed, started, trained and measured like every other cell."""
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wave.baselines import BASELINES
-from wave.baselines.base import SALT
+from wave.baselines.base import seeded
+from wave.family import Family
 from wave.initialise import plain_model, target_model
 from wave.measure import accuracy
 from wave.recipe import Recipe
@@ -19,7 +18,7 @@ from wave.spec import TargetSpec
 from wave.storage import Templates, replacing
 from wave.teacher import Teacher
 from wave.train import Trainer
-from wave.vit import HEADS, Family
+from wave.vit import HEADS
 
 from . import ancestor
 from .config import Experiment, parse
@@ -116,7 +115,8 @@ def started(
     """The cell's model before training of all weights, and the steps that making it took."""
     origin, _, _ = ancestor.load(workspace.ancestor)
     family = Family.of(origin)
-    fresh = _seeded(cell.seed, lambda: family.create(cell.target))
+    with seeded(cell.seed):
+        fresh = family.create(cell.target)
     if is_ours(cell.method):
         spent = min(experiment.evaluate.scaler_steps, total)
         model: nn.Module = _ours(experiment, workspace, dataset, cell, batches, spent)
@@ -132,12 +132,6 @@ def started(
         state = {k: v for k, v in fresh.state_dict().items() if k.split(".")[0] in HEADS}
         model.load_state_dict(state, strict=False)
     return model, spent
-
-
-def _seeded(seed: int, make: Callable[[], nn.Module]) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed * 1_000_003 + SALT)
-        return make()
 
 
 def _ours(

@@ -1,6 +1,7 @@
 """The commands: ``python -m pipelines run|data|ancestor|distil|initialise|evaluate|models|plan``."""
 
 import errno
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from .evaluate import evaluate as run_evaluation
 from .report import report as make_report
 from .results import show_models
 from .run import run as run_experiment
-from .session import say
+from .session import interrupt, say
 from .store import existing_store
 
 FILE = click.argument("file", type=click.Path())
@@ -34,6 +35,7 @@ class _Commands(click.Group):
     """Errors of ours are one line and exit code 2; an interrupt is exit code 130."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        signal.signal(signal.SIGTERM, interrupt)
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except WaveError as error:
@@ -151,6 +153,10 @@ def data(
     if not 1 <= len(places) <= 2:
         raise click.UsageError(f"{len(places)} folders given; after KIND come [SOURCE] OUT")
     *source, out = places
+    if source and kind == "digits":
+        raise click.UsageError(f"{source[0]!r} has no effect: digits come with scikit-learn; leave it out")
+    if statistics != "imagenet" and kind != "imagefolder":
+        raise click.UsageError(f"--statistics {statistics} has no effect with {kind}; leave it out")
     dataset = convert(
         cast(Kind, kind),
         source[0] if source else "",

@@ -17,7 +17,7 @@ from wave.spec import TargetSpec
 from .ancestor_section import Ancestor
 from .config_text import apply_overrides, one_line, read_toml, redacted, to_toml
 from .rules import SettingError, matches
-from .sections import Cluster, Data, Distil, Grid, PathText, Section, Size, TargetSize, Templates
+from .sections import Amount, Cluster, Data, Distil, Grid, PathText, Section, Size, TargetSize, Templates
 from .studies import SMOKE_STEPS, Budget, Evaluate
 from .unused import check_unused
 
@@ -51,8 +51,8 @@ class Rule(Section):
     """Resources of one trial whose model has at most ``max_params`` million parameters; without it, of any other."""
 
     max_params: Annotated[float, Field(gt=0)] | None = None
-    cpus: Annotated[float, Field(ge=0)] = 1.0
-    gpus: Annotated[float, Field(ge=0)] = 0.0
+    cpus: Amount = 1.0
+    gpus: Amount = 0.0
 
 
 class Initialise(Section):
@@ -84,8 +84,8 @@ class Initialise(Section):
         if self.symmetry == "none" and self.symmetry_strength is not None:
             text = 'has no effect with symmetry="none"; set "split" or "noise", or leave it out'
             raise SettingError("symmetry_strength", text)
-        for key in ("compare_scratch", "subset") if self.recipe is None else ():
-            if getattr(self, key):
+        for key in ("compare_scratch", "subset", "teacher_logits") if self.recipe is None else ():
+            if getattr(self, key) != type(self).model_fields[key].default:
                 raise SettingError(key, "has no effect without [initialise.recipe]; give it or leave it out")
         check_unused(self.recipe, ("template_lr_scale",), "templates are frozen in stage 2")
         if self.teacher_logits and self.recipe and (self.recipe.mixup or self.recipe.cutmix):
@@ -127,7 +127,7 @@ class Targets(Section):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.grid and self.sizes:
-            raise SettingError("", "has both grid and sizes; leave one out")
+            raise SettingError("", "has both grid and sizes; leave one out, as by --set targets.sizes=")
         if not self.grid and not self.sizes:
             raise SettingError("", "names no size; give grid = {embed_dim = [64], depth = [3, 6]} or sizes")
         counts = Counter(spec.name for spec in self.specs())

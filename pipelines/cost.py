@@ -2,9 +2,9 @@
 
 from collections import Counter
 
+from wave.family import Family
 from wave.measure import macs
 from wave.spec import TargetSpec
-from wave.vit import Family
 
 from . import distil
 from .config import Experiment

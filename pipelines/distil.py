@@ -8,12 +8,12 @@ from torch import nn
 
 from wave.condense import condense
 from wave.errors import WaveError
+from wave.family import Family
 from wave.measure import accuracy, num_parameters
 from wave.multisize import MultiSize, SizeSampler, inverse_cost
 from wave.resample import Resampling
 from wave.spec import TargetSpec
 from wave.storage import Templates
-from wave.vit import Family
 
 from . import ancestor
 from .config import Experiment

@@ -10,7 +10,7 @@ from ray import tune
 
 from wave.baselines import BASELINES
 from wave.errors import WaveError
-from wave.vit import Family
+from wave.family import Family
 
 from . import ancestor, preflight
 from .book import Book

@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from wave.baselines import BASELINES
+from wave.family import Family
 from wave.measure import num_parameters
-from wave.vit import Family
 
 from . import ancestor, preflight
 from .cell import OURS, Cell

@@ -55,8 +55,7 @@ class ImageFolder:
         for name in _folders(folder):
             if name not in self.classes:
                 raise WaveError(f"{folder / name}: class {name!r} has no folder in train")
-            with os.scandir(folder / name) as entries:
-                paths = sorted(e.path for e in entries if e.name.lower().endswith(EXTENSIONS) and e.is_file())
+            paths = sorted(_images(folder / name))
             if not paths and folder.name == "train":
                 raise WaveError(f"{folder / name}: has no image; known endings: {' '.join(EXTENSIONS)}")
             files += [(path, self.classes.index(name)) for path in paths]
@@ -89,6 +88,13 @@ class ImageFolder:
                 yield from zip(
                     pool.map(_checked, (path for path, _ in part)), (label for _, label in part), strict=True
                 )
+
+
+def _images(folder: Path) -> Iterator[str]:
+    """Files with a known ending, at any depth; hidden folders are not entered."""
+    for path, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(path, name) for name in names if name.lower().endswith(EXTENSIONS))
 
 
 def _folders(folder: Path) -> list[str]:

@@ -18,7 +18,7 @@ from wave.spec import TargetSpec
 from wave.storage import Templates
 
 from . import ancestor, publish, runs
-from .config import Experiment, parse, redacted, resolved
+from .config import Experiment, parse, redacted
 from .data import Dataset
 from .loader import augment_of, eval_batches, held_in_memory
 from .progress import Count
@@ -102,7 +102,6 @@ def _job(experiment: Experiment, dataset: Dataset, workspace: Workspace, templat
     }
     params = {"name": experiment.name, "seed": experiment.seed, "output": str(workspace.root)}
     run = runs.batch_run(store, batch, experiment.name, params, tags)
-    (workspace.root / "resolved.toml").write_text(resolved(experiment))
     runs.log_files(store, run, workspace.root / "resolved.toml")
     text = f"Weight templates {templates.digest[:12]}: safetensors and JSON, read by wave.Templates.load."
     name = f"{experiment.mlflow.registered_model}-templates"

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from wave.errors import WaveError
+from wave.family import Family
 from wave.recipe import Recipe
 from wave.resample import Resampling, resample
 from wave.spec import KINDS, TargetSpec, TemplateSpec
 from wave.storage import Templates
 from wave.teacher import Teacher
-from wave.vit import Family
 
 from . import ancestor, distil
 from .config import Experiment
@@ -39,7 +39,8 @@ def check(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> anc
         check_names(f"{experiment.mlflow.registered_model}-templates", target.name)
     _check_data(experiment, dataset)
     source = ancestor.foresee(experiment, dataset, workspace)
-    family = Family.of(source.model)
+    with _named("ancestor"):
+        family = Family.of(source.model)
     _check_ancestor(experiment, dataset, source, family)
     _check_sizes(experiment, family)
     _check_templates(experiment, dataset, workspace)
@@ -93,6 +94,10 @@ def _check_data(experiment: Experiment, dataset: Dataset) -> None:
     needs = augment_of(settings).encoded_only
     if dataset.encoding == "raw" and needs:
         raise WaveError(f"data.{needs[0]} has no effect on {dataset.path}, whose images are raw; leave it out")
+    if settings.workers and held_in_memory(dataset, settings, "train"):
+        raise WaveError(
+            f"data.workers={settings.workers} has no effect on {dataset.path}, which is held in memory; leave it out"
+        )
     for split in SPLITS:
         if not dataset.shards[split]:
             continue

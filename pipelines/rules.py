@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from pydantic import AfterValidator, GetCoreSchemaHandler
-from pydantic_core import core_schema
+from pydantic_core import PydanticCustomError, core_schema
 
 
 class SettingError(ValueError):
@@ -24,6 +24,13 @@ def matches(pattern: str, rule: str) -> AfterValidator:
         return text
 
     return AfterValidator(check)
+
+
+def share(amount: float) -> float:
+    """A check of an amount of a resource: Ray knows none smaller than a ten-thousandth."""
+    if round(amount, 4) != amount:
+        raise PydanticCustomError("rule", "should be a multiple of 0.0001, Ray's smallest share")
+    return amount
 
 
 class Says:

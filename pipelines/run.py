@@ -1,23 +1,22 @@
 """The stages of a run in order: data, ancestor, templates, sizes; each does only what is missing."""
 
 import datetime
-import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from wave.errors import WaveError
-from wave.vit import Family
+from wave.family import Family
 
 from . import ancestor, distil, preflight, results
-from .config import Experiment, load
+from .config import Experiment, load, resolved
 from .convert import prepared
 from .data import Dataset
 from .initialise import git_commit, initialise
 from .runs import log_files
-from .session import interrupt, say, session
+from .session import say, session
 from .store import open_store, registering, shown
-from .workspace import Workspace
+from .workspace import Workspace, write_text
 
 
 class Seconds(dict[str, float]):
@@ -46,7 +45,6 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
 
     The same call again continues: finished parts are recognised by their settings. Raises :class:`WaveError`.
     """
-    signal.signal(signal.SIGTERM, interrupt)
     experiment = load(file, overrides)
     workspace = Workspace.open(experiment.output)
     with workspace.lock():
@@ -56,6 +54,7 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
         preflight.check_machine(experiment, Family.of(source.model))
         store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
         with session(experiment.cluster), registering(store, experiment.mlflow.registered_model):
+            write_text(workspace.root / "resolved.toml", resolved(experiment))
             seconds = Seconds()
             origin = ancestor.obtain(experiment, dataset, workspace, source)
             seconds.end("ancestor")

@@ -3,14 +3,14 @@
 from collections import Counter
 from typing import Annotated, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from wave.kron import Order
 from wave.recipe import Recipe
 from wave.spec import KINDS, Kind, TargetSpec, TemplateSpec
 
 from .images import check_policy
-from .rules import Says, SettingError, matches
+from .rules import Says, SettingError, matches, share
 
 _PATH = r"(?=.{0,1024}\Z)[^/\x00]{0,255}(/[^/\x00]{0,255})*"
 PathText = Annotated[str, matches(_PATH, "should be a path of at most 1024 characters, 255 a part, none of them NUL")]
@@ -19,6 +19,7 @@ Layers = Annotated[int, Field(ge=1, le=1024)]
 Count = Annotated[int, Field(ge=1)]
 Block = tuple[Count, Count]
 Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0), AfterValidator(share)]
 
 _COUNT = "a whole number of at least 1"
 _PAIR = f"[rows, columns], each {_COUNT}"
@@ -175,7 +176,7 @@ class Distil(Section):
     recipe: Recipe
     workers: Annotated[Count | tuple[Count, Count], Says(f"should be {_COUNT}, or two of them, [least, most]")] = 1
     use_gpu: bool = False
-    resources_per_worker: dict[str, Annotated[float, Field(ge=0)]] = {"CPU": 1.0}
+    resources_per_worker: dict[str, Amount] = {"CPU": 1.0}
     max_failures: Annotated[int, Field(ge=-1)] = 3
     sizes: Grid | None = None
     sizes_per_step: Count = 1

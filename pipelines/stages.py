@@ -13,8 +13,8 @@ from ray.tune import RunConfig, TuneConfig, Tuner
 
 from wave.baselines import BASELINES
 from wave.errors import WaveError
+from wave.family import Family
 from wave.measure import num_parameters
-from wave.vit import Family
 
 from . import distil
 from .book import stage1_settings

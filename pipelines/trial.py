@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wave.baselines.base import seeded
 from wave.errors import Diverged, WaveError
 from wave.initialise import plain_model, target_model
 from wave.measure import accuracy, num_parameters
@@ -100,7 +101,9 @@ def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[st
         model = train(model, target.name, workspace.checkpoint(target.name))
         row["accuracy_after"] = accuracy(model, test(0), device)
         if settings.compare_scratch:
-            fresh = train(templates.family.create(full).to(device), f"{target.name} from scratch")
+            with seeded(experiment.seed):
+                fresh = templates.family.create(full).to(device)
+            fresh = train(fresh, f"{target.name} from scratch")
             row["accuracy_scratch"] = accuracy(fresh, test(0), device)
     plain = plain_model(templates, model.cpu())
     if not all(bool(p.isfinite().all()) for p in plain.parameters()):

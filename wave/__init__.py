@@ -9,6 +9,7 @@ training.
 from .bank import TemplateBank
 from .condense import condense
 from .errors import Diverged, WaveError
+from .family import Family
 from .initialise import initialise, plain_model, target_model
 from .kron import fit_scalers, fit_templates, kron_sum
 from .linear import TemplatedLinear
@@ -20,7 +21,7 @@ from .spec import KINDS, TargetSpec, TemplateSpec
 from .storage import Templates, save_model
 from .teacher import Teacher
 from .train import Trainer, distillation_loss
-from .vit import Family, materialise, templated
+from .vit import materialise, templated
 
 __version__ = "0.1.0"
 __all__ = [

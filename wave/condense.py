@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 from .bank import TemplateBank
 from .errors import WaveError
+from .family import Family
 from .kron import fit_templates
 from .resample import Resampling, resample
 from .spec import KINDS, Kind, TargetSpec, TemplateSpec
-from .vit import PATHS, Family, linears, templated
+from .vit import PATHS, linears, templated
 
 
 @torch.no_grad()

@@ -8,10 +8,11 @@ from torch import nn
 
 from .bank import TemplateBank
 from .errors import WaveError
+from .family import size_of
 from .resample import Resampling, resample
 from .spec import TargetSpec
 from .storage import Templates
-from .vit import BANK, materialise, size_of, templated
+from .vit import BANK, materialise, templated
 
 Scalers = Literal["resample", "random"]
 

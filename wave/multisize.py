@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from .bank import TemplateBank
 from .errors import WaveError
+from .family import Family
 from .resample import Resampling, resample
 from .spec import TargetSpec
-from .vit import BANK, Family, own_state, templated
+from .vit import BANK, own_state, templated
 
 
 class MultiSize(nn.Module):

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from .bank import TemplateBank
 from .errors import WaveError
+from .family import Family, size_of
 from .resample import Resampling
 from .spec import KINDS, Kind, TargetSpec, TemplateSpec
-from .vit import BANK, Family, own_state, size_of, templated
+from .vit import BANK, own_state, templated
 
 FORMAT, VERSION = "wave-templates", 1
 TENSORS, META = "templates.safetensors", "templates.json"

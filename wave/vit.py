@@ -1,11 +1,8 @@
 """The only file that knows timm's module names: families of plain ViTs, templated() and materialise()."""
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import timm
 import torch
 from timm.layers.attention import Attention
 from timm.layers.mlp import Mlp
@@ -17,12 +14,11 @@ from torch import Tensor, nn
 from .bank import TemplateBank
 from .errors import WaveError
 from .linear import TemplatedLinear
-from .spec import KINDS, Axis, Kind, TargetSpec, TemplateSpec
+from .spec import KINDS, Axis, Kind, TemplateSpec
 
 PATHS: Mapping[Kind, tuple[str, str]] = {k: ("attn" if k in ("qkv", "proj") else "mlp", k) for k in KINDS}
 HEADS = ("head", "head_dist")
 BANK = "templates"
-SIZE_ARGUMENTS = ("embed_dim", "depth", "num_heads", "num_classes", "img_size", "patch_size", "device", "dtype")
 
 
 def check_supported(model: nn.Module) -> VisionTransformer:
@@ -69,108 +65,6 @@ def images_of(model: nn.Module) -> tuple[tuple[int, int], tuple[int, int], int]:
     """Height and width of the images, height and width of the patches, and the number of channels."""
     patches = cast(Any, model.get_submodule("patch_embed"))
     return patches.img_size or (0, 0), patches.patch_size, patches.proj.in_channels
-
-
-@dataclass(frozen=True)
-class Family:
-    """All sizes of one architecture: a timm name, its extra arguments, and the full size of the ancestor."""
-
-    architecture: str
-    model_args: Mapping[str, object]
-    size: TargetSpec
-    head_dim: int
-    mlp_ratio: float
-    in_chans: int = 3
-
-    @classmethod
-    def of(cls, model: nn.Module) -> "Family":
-        """The family of a model that timm created; raises :class:`WaveError` if it is not supported."""
-        vit = check_supported(model)
-        config = cast(dict[str, object], vit.pretrained_cfg or {})
-        architecture = config.get("architecture")
-        if not isinstance(architecture, str) or not timm.is_model(architecture):
-            raise WaveError(f"the model does not say which timm architecture it is (pretrained_cfg: {architecture!r})")
-        given = cast(dict[str, object], getattr(vit, "_model_args", {}))
-        (height, width), patch, in_chans = images_of(vit)
-        hidden = cast(nn.Linear, blocks_of(vit)[0].mlp.fc1).out_features
-        if height != width or patch[0] != patch[1]:
-            raise WaveError(f"images of {height}x{width} and patches of {patch[0]}x{patch[1]}: both must be square")
-        return cls(
-            architecture=architecture,
-            model_args={k: v for k, v in given.items() if k not in (*SIZE_ARGUMENTS, "in_chans", "mlp_ratio")},
-            size=size_of(vit),
-            head_dim=head_dim_of(vit),
-            mlp_ratio=ratio(hidden, vit.embed_dim),
-            in_chans=in_chans,
-        )
-
-    def resolve(self, target: TargetSpec) -> TargetSpec:
-        """The target with the ancestor's value in place of every ``None``; raises :class:`WaveError` if the width is
-        not a whole number of heads or the image not a whole number of patches."""
-        missing = [k for k in ("num_classes", "img_size", "patch_size") if getattr(target, k) is None]
-        full = replace(target, **{k: getattr(self.size, k) for k in missing})
-        if full.embed_dim % self.head_dim:
-            low = max(full.embed_dim // self.head_dim, 1) * self.head_dim
-            raise WaveError(
-                f"embed_dim={full.embed_dim} is not a multiple of head_dim={self.head_dim}; nearest valid widths are "
-                f"{low} and {low + self.head_dim}"
-            )
-        image, patch = cast(int, full.img_size), cast(int, full.patch_size)
-        if image % patch:
-            near = image // patch * patch or patch
-            raise WaveError(f"img_size={image} is not a multiple of patch_size={patch}; try {near}")
-        return full
-
-    def model_arguments(self, target: TargetSpec) -> dict[str, object]:
-        """Keyword arguments of ``timm.create_model`` for a size; JSON types unless the ancestor's were not."""
-        full = self.resolve(target)
-        return {
-            **self.model_args,
-            "embed_dim": full.embed_dim,
-            "depth": full.depth,
-            "num_heads": full.embed_dim // self.head_dim,
-            "mlp_ratio": self.mlp_ratio,
-            "in_chans": self.in_chans,
-            "num_classes": full.num_classes,
-            "img_size": full.img_size,
-            "patch_size": full.patch_size,
-        }
-
-    def create(self, target: TargetSpec, device: str | None = None) -> VisionTransformer:
-        """A plain timm model of that size with timm's random initialisation."""
-        arguments = cast(dict[str, Any], self.model_arguments(target))
-        model = timm.create_model(self.architecture, pretrained=False, **arguments, device=device)
-        return check_supported(model)
-
-    def to_json(self) -> dict[str, object]:
-        """Plain JSON types; :meth:`from_json` is the inverse."""
-        size = {k: getattr(self.size, k) for k in ("embed_dim", "depth", "num_classes", "img_size", "patch_size")}
-        return {
-            "architecture": self.architecture,
-            "model_args": dict(self.model_args),
-            "size": size,
-            "head_dim": self.head_dim,
-            "mlp_ratio": self.mlp_ratio,
-            "in_chans": self.in_chans,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, object]) -> "Family":
-        """Raises :class:`WaveError` when a field is missing or of a wrong type, or timm has no such architecture."""
-        try:
-            family = cls(**cast(dict[str, Any], {**data, "size": TargetSpec(**cast(dict[str, int], data["size"]))}))
-            dict(**family.model_args)
-            if family.head_dim < 1 or family.in_chans < 1 or not timm.is_model(family.architecture):
-                raise WaveError(f"timm has no architecture {family.architecture!r} with {family.in_chans} channels")
-        except (KeyError, TypeError, AttributeError) as error:
-            raise WaveError(f"model family is not valid: {error}") from None
-        return family
-
-
-def size_of(model: nn.Module) -> TargetSpec:
-    """The full size of a plain or templated model with square images and patches."""
-    vit, ((height, _), (patch, _), _) = cast(VisionTransformer, model), images_of(model)
-    return TargetSpec(vit.embed_dim, len(vit.blocks), vit.num_classes, height, patch)
 
 
 def linears(model: nn.Module) -> Iterator[tuple[int, Kind, nn.Module, str]]:
@@ -240,9 +134,3 @@ def axes(name: str, spec: TemplateSpec) -> tuple[Axis | None, ...]:
     if leaf == "weight" and short in ("proj", "fc2"):
         return ("embed", "embed" if short == "proj" else "hidden")
     return ("embed",)
-
-
-def ratio(hidden: int, embed_dim: int) -> float:
-    """The ``mlp_ratio`` from which timm's ``int(embed_dim * mlp_ratio)`` gives back ``hidden``."""
-    value = hidden / embed_dim
-    return value if int(embed_dim * value) == hidden else math.nextafter(value, math.inf)

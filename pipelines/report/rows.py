@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from wave.baselines import BASELINES
 from wave.errors import WaveError
+from wave.family import Family
 from wave.spec import TargetSpec
-from wave.vit import Family
 
 from .. import ancestor
 from ..book import Book

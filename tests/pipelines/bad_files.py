@@ -25,9 +25,9 @@ from pipelines.data import open_dataset
 from pipelines.shards import Metadata
 from pipelines.workspace import Workspace
 from wave.condense import condense
+from wave.family import Family
 from wave.resample import Resampling
 from wave.storage import Templates
-from wave.vit import Family
 
 Spoil = Callable[[Path, Path], object]
 TRAIN_SHARD = "train-00000-of-00001.parquet"

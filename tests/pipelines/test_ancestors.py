@@ -1,6 +1,8 @@
 """Ancestors from checkpoints and the registry, a driver killed in stage 1, and sizes unlike the ancestor's."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +101,31 @@ def test_a_torch_file_read_with_weights_only_gives_the_same_ancestor(folder: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     kept = [(folder / name / "ancestor/model.safetensors").read_bytes() for name in ("torch", "runs/digits")]
     assert kept[0] == kept[1]
+
+
+def test_a_changed_ancestor_is_never_used_unseen(folder: Path) -> None:
+    given = folder / "given"
+    shutil.copytree(folder / "runs/digits/ancestor", given)
+    again = (
+        *RUN,
+        "--set=ancestor.source=local-dir:given",
+        "--set=ancestor.architecture=",
+        "--set=ancestor.model_args=",
+    )
+    again = (*again, "--set=output=local")
+    assert command(folder, "ancestor", *again).returncode == 0
+    config = json.loads((given / "config.json").read_text())
+    config["pretrained_cfg"]["mean"] = [0.9]
+    (given / "config.json").write_text(json.dumps(config))
+    assert "ancestor: reading local-dir:given" in command(folder, "ancestor", *again).stdout
+    made = folder / "local/ancestor"
+    assert json.loads((made / "config.json").read_text())["pretrained_cfg"]["mean"] == [0.9]
+    (made / "model.safetensors").write_bytes(b"\0" * (made / "model.safetensors").stat().st_size)
+    refused = command(folder, "ancestor", *again)
+    assert refused.returncode == 2
+    assert f"{made} has changed since it was made; put its files back, or remove it and run again" in refused.stderr
+    shutil.rmtree(made)
+    assert command(folder, "ancestor", *again).returncode == 0
 
 
 def test_an_alias_that_moved_is_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,6 +178,8 @@ MISTAKES = [
     ("initialise.symmetry=none", "initialise.symmetry_strength has no effect"),
     ("initialise.depth=nearst", "nearest: nearest"),
     ("initialise.recipe.mixup=0.8", "mixup and cutmix change them"),
+    ("initialise.resources=[{cpus=0.00001}]", "initialise.resources[0].cpus=1e-05 should be a multiple of 0.0001"),
+    ("distil.resources_per_worker={CPU=0.00001}", "CPU=1e-05 should be a multiple of 0.0001, Ray's smallest share"),
     ("initialise.resources=[{max_params=5}]", "has no rule above 5.0 million"),
     ("initialise.resources=[{cpus=1},{cpus=2}]", "never matches"),
     ("targets.grid=", "targets names no size"),

@@ -2,14 +2,19 @@
 
 import gzip
 import hashlib
+import os
 import pickle
 import struct
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from pipelines.config import Data
@@ -17,6 +22,7 @@ from pipelines.convert import convert, prepared
 from pipelines.data import SPLITS, Dataset, open_dataset
 from pipelines.idx import DEBIAN, read_idx
 from tests.pipelines.image_data import file_bytes, line
+from tests.pipelines.support import ROOT
 
 
 def image_folder(root: Path, train: int = 6, val: int = 3) -> Path:
@@ -145,6 +151,44 @@ def test_imagefolder(tmp_path: Path) -> None:
     subset, subset_labels = dataset.arrays("train", 4, seed=3)
     assert sorted(subset_labels.tolist()) == [0, 0, 1, 1]
     assert all(any((image == other).all() for other in images) for image in subset)
+
+
+def test_images_at_any_depth_of_a_class(tmp_path: Path) -> None:
+    source = image_folder(tmp_path / "images")
+    (source / "train/ant/more/yet").mkdir(parents=True)
+    (source / "train/ant/.hidden").mkdir()
+    for place in ("more/5.gif", "more/yet/4.jpeg", ".hidden/3.png"):
+        (source / "train/ant" / Path(place).name).rename(source / "train/ant" / place)
+    dataset = convert("imagefolder", source, tmp_path / "out", image_size=16)
+    assert dataset.num_rows("train") == 11  # all but the hidden one
+
+
+def test_grey_of_16_bits_keeps_its_levels(tmp_path: Path) -> None:
+    for name in ("train/a", "test/a"):
+        (tmp_path / "src" / name).mkdir(parents=True)
+        Image.fromarray(np.full((16, 16), 0x4080, np.uint16)).save(tmp_path / "src" / name / "x.png")
+    images, _ = convert("imagefolder", tmp_path / "src", tmp_path / "out", image_size=16).arrays("train")
+    assert (images == 0x40).all()
+
+
+def test_sigterm_leaves_nothing_of_a_conversion(tmp_path: Path) -> None:
+    source, shard = (
+        image_folder(tmp_path / "images"),
+        np.random.default_rng(0).integers(0, 255, (400, 400, 3), np.uint8),
+    )
+    for i in range(300):
+        (source / "train/ant" / f"big{i}.png").write_bytes(file_bytes(shard))
+    run = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "data", "imagefolder", str(source), str(tmp_path / "out")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not list(tmp_path.glob(".out*")):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.terminate()
+    _, errors = run.communicate(timeout=60)
+    assert (run.returncode, errors.strip()) == (130, "interrupted; the same command again continues")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def test_imagefolder_measured_statistics(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def test_the_same_command_again_does_only_what_is_missing_or_damaged(folder: Pat
     before, models = registered(folder), folder / "runs/digits/models"
     damaged, obstacle = models / "d032-l02/model.safetensors", folder / "runs/digits/checkpoints" / f"{BROKEN}.pt"
     whole = damaged.read_bytes()
+    made_first = json.loads((models / "d032-l02.json").read_text())
     damaged.write_bytes(whole[:5000])
     kept = {p: p.stat().st_mtime_ns for p in models.glob("*/model.safetensors") if p != damaged}
     (obstacle / "in the way").rmdir()
@@ -111,6 +112,8 @@ def test_the_same_command_again_does_only_what_is_missing_or_damaged(folder: Pat
     after = registered(folder)
     assert after.keys() == set(SIZES) and before.items() <= after.items()  # the damaged one is the same version
     assert damaged.read_bytes() == whole
+    made_again = json.loads((models / "d032-l02.json").read_text())
+    assert made_again["accuracy_scratch"] == made_first["accuracy_scratch"]  # whatever its trial drew before
     assert len(kept) == 2 and all(p.stat().st_mtime_ns == t for p, t in kept.items())
 
 

@@ -15,7 +15,7 @@ from pipelines.stages import Stages
 from pipelines.workspace import Workspace
 from tests.pipelines.support import ROOT
 from wave.errors import WaveError
-from wave.vit import Family
+from wave.family import Family
 
 FILE = ROOT / "pipelines/experiments/fashion_mnist.toml"
 OTHER = ROOT / "pipelines/experiments/digits_to_fashion.toml"

@@ -5,9 +5,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from wave.family import Family
 from wave.resample import Resampling
 from wave.spec import TemplateSpec
-from wave.vit import Family
 
 CLASSES, PIXELS = 5, 16
 TINY = {"embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": CLASSES, "img_size": PIXELS, "patch_size": 8}

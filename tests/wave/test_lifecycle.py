@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.wave.models import exact, images, spec_of, tiny
 from wave import MultiSize, TargetSpec, condense, materialise
-from wave.vit import Family
+from wave.family import Family
 
 
 def small(count: int = 8, **arguments: object) -> nn.Module:

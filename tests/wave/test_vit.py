@@ -22,7 +22,8 @@ from wave import (
     materialise,
     templated,
 )
-from wave.vit import axes, ratio, size_of
+from wave.family import ratio, size_of
+from wave.vit import axes
 
 SIZES = [(8, 1), (16, 1), (16, 3), (24, 2), (40, 2), (48, 4), (64, 1)]
 PART = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
@@ -96,6 +97,18 @@ def test_a_family_in_json():
 def test_a_damaged_family(change: dict[str, object]):
     with pytest.raises(WaveError):
         Family.from_json({**Family.of(tiny()).to_json(), **change})
+
+
+def test_a_model_that_its_arguments_do_not_give_again_is_refused():
+    pooled = tiny()
+    pooled.reset_classifier(5, global_pool="avg")
+    with pytest.raises(WaveError, match=r"changed after timm.create_model .*create it with .* global_pool='avg'"):
+        Family.of(pooled)
+    with pytest.raises(WaveError, match=r"norm_layer=.*LayerNorm.* which a saved model cannot say"):
+        Family.of(tiny(norm_layer=nn.LayerNorm))
+    fewer = tiny()
+    fewer.reset_classifier(3)  # the number of classes is of the size, not of the arguments
+    assert Family.of(fewer).size.num_classes == 3
 
 
 def test_widths_and_images_that_do_not_fit_name_what_does():

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WaveError
+from ..family import Family
 from ..recipe import Batch
 from ..resample import Resampling, resample
 from ..spec import TargetSpec, TemplateSpec
-from ..vit import Family
 
 Batches = Callable[[int], Iterator[Batch]]
 """``batches(step)`` iterates over training batches from that step on, as :class:`wave.train.Trainer` reads them; images

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..family import Family
 from ..spec import TargetSpec
-from ..vit import Family, axes
+from ..vit import axes
 from .base import Baseline, Batches, complete, dense, shape_rules, stack_layers, unstack_layers
 from .spectral import resize_state
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
+from ..family import Family
 from ..spec import TargetSpec
-from ..vit import Family
 from .base import Baseline, Batches, dense, seeded
 
 

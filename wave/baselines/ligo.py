@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WaveError
+from ..family import Family
 from ..multisize import bind
 from ..recipe import Recipe
 from ..spec import TargetSpec
 from ..train import Trainer
-from ..vit import Family, axes
+from ..vit import axes
 from .base import Baseline, Batches, check_reach, complete, dense, growth_only, seeded, shape_rules
 
 STEPS = 100

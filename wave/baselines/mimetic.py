@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..family import Family
 from ..spec import TargetSpec
-from ..vit import Family
 from .base import Baseline, Batches, fresh
 
 QUERY_KEY = (0.7, 0.7)

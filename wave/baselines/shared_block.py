@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..vit import Family
+from ..family import Family
 from .stage1 import Rule, stage1_baseline
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from ..family import Family
 from ..spec import TargetSpec
-from ..vit import Family, axes
+from ..vit import axes
 from .base import shape_rules, stack_layers, unstack_layers
 
 Resize = Callable[[Tensor, int, int], Tensor]

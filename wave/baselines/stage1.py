@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from ..bank import TemplateBank
 from ..errors import WaveError
+from ..family import Family
 from ..kron import kron_sum
 from ..linear import TemplatedLinear
 from ..multisize import bind
 from ..spec import AXES, KINDS, Kind, TargetSpec, TemplateSpec
-from ..vit import BANK, PATHS, Family, linears, templated
+from ..vit import BANK, PATHS, linears, templated
 from .base import Baseline, Batches, check_reach, complete, dense, depth_only, seeded, stack_layers
 
 Rule = Callable[[int], Tensor]

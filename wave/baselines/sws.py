@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..vit import Family
+from ..family import Family
 from .stage1 import Rule, stage1_baseline
 
 RELEASED = (5, 16)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..family import Family
 from ..spec import TargetSpec
-from ..vit import Family
 from .base import Baseline, Batches, complete, dense
 from .spectral import resize_state
 

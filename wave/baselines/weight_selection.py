@@ -6,8 +6,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ..family import Family
 from ..spec import TargetSpec
-from ..vit import HEADS, Family
+from ..vit import HEADS
 from .base import Baseline, Batches, check_reach, complete, dense, shrinking_only
 
 

@@ -7,8 +7,8 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from wave.family import Family
 from wave.recipe import Batch
-from wave.vit import Family
 
 
 @pytest.fixture(scope="session")

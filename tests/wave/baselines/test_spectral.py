@@ -11,8 +11,8 @@ from wave.baselines import BASELINES, dct, wavelet
 from wave.baselines.dct import dct_matrix, keep_low, keep_sums, keep_values
 from wave.baselines.spectral import resize_state
 from wave.baselines.wavelet import haar, inverse_haar, num_levels, resize
+from wave.family import Family
 from wave.spec import TargetSpec
-from wave.vit import Family
 
 lengths = st.integers(1, 20)
 
