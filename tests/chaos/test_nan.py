@@ -1,5 +1,7 @@
 """A loss that is NaN or infinite, in one size and in stage 1: that one fails with a line, at once; the rest is kept."""
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,29 @@ def test_in_one_size(reference: Path, tmp_path: Path, tally: Tally, value: float
     with driver(tmp_path) as run:
         assert run.ended() == 0, run.text()
     tally(f"9 {request.node.callspec.id} in one size", tmp_path, before, reference=reference)
+
+
+def test_nan_in_stage_1(reference: Path, tmp_path: Path, tally: Tally) -> None:
+    """What stage 1 saved is NaN: it is said, with what to remove, and then comes out as if undisturbed."""
+    with driver(tmp_path) as run:
+        run.wait_for(r"^stage 1: step (48|72)/")  # the checkpoint of step 24 is committed then
+        run.kill()
+        run.ended()
+    assert not (tmp_path / "runs/digits/templates.json").exists()
+    for file in tmp_path.glob("runs/digits/ray/templates-*/checkpoint_*/state.pt"):
+        saved = torch.load(file, weights_only=True)
+        for tensor in saved["model"].values():
+            tensor.fill_(float("nan"))
+        torch.save(saved, file)
+    with driver(tmp_path) as run:
+        assert run.ended() == 2, run.text()
+        (error,) = run.errors()
+    found = re.search(r"state\.pt: its weights are NaN or infinite; remove (\S+) and run again", error)
+    assert found, error
+    shutil.rmtree(found[1])
+    with driver(tmp_path) as run:
+        assert run.ended() == 0, run.text()
+    tally("9 NaN in stage 1", tmp_path, {}, reference=reference)
 
 
 def test_infinite_loss_in_stage_1(reference: Path, tmp_path: Path, tally: Tally) -> None:
