@@ -195,8 +195,8 @@ class Experiment(Section):
     def _as_paper(self) -> None:
         if self.initialise.recipe is None:
             raise SettingError("preset", '="paper" trains random scalers: give [initialise.recipe]')
-        one = {"sizes": None, "sizes_per_step": 1, "cost_power": 0.0, "auxiliary": True}
-        object.__setattr__(self, "distil", self.distil.model_copy(update=one))
+        plain = {k: Distil.model_fields[k].default for k in ("sizes", "sizes_per_step", "cost_power", "auxiliary")}
+        object.__setattr__(self, "distil", self.distil.model_copy(update=plain))
         object.__setattr__(self, "initialise", self.initialise.model_copy(update={"scalers": "random"}))
 
     def _reduce(self) -> None:

@@ -28,7 +28,7 @@ def count_macs(family: Family, size: TargetSpec) -> int:
 def stage1_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tuple[int, float]:
     """Image passes through models in training, and multiply-accumulates with the teacher's forward passes.
 
-    Each step reads its batch at every size that is drawn, and at the auxiliary one unless that is switched off.
+    Each step reads its batch at every size that is drawn, and at the auxiliary one where that reads every batch.
     """
     rules, own = experiment.distil, count_macs(family, family.size)
     images = rules.recipe.num_images(dataset.num_rows("train"))
@@ -37,7 +37,7 @@ def stage1_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tup
     often = Counter(size for step in few for size in draw(step)) if draw else Counter[TargetSpec]()
     drawn = sum(count_macs(family, size) * times for size, times in often.items()) / len(few)
     taught = _teacher_passes(experiment, dataset, images, rules.worker_range[1])
-    return images * rules.passes, BACKWARD * (rules.auxiliary * own + drawn) * images + own * taught
+    return images * rules.passes, BACKWARD * (rules.reads_auxiliary * own + drawn) * images + own * taught
 
 
 def rival_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tuple[int, float]:

@@ -169,8 +169,8 @@ class Distil(Section):
     """Stage 1. ``workers`` is a number, or [min, max] for an elastic group.
 
     ``sizes`` are sampled, ``sizes_per_step`` of them a step, each in proportion to its cost to the power of
-    ``-cost_power``: 0 is equal chance, 1 an equal share of the computing. ``auxiliary`` reads every batch at the
-    auxiliary size besides.
+    ``-cost_power``: 0 is equal chance, 1 an equal share of the computing. Without sizes every batch is read at the
+    auxiliary size, with ``auxiliary`` at that size besides the drawn ones. The defaults are measured: docs/method.md.
     """
 
     recipe: Recipe
@@ -180,13 +180,18 @@ class Distil(Section):
     max_failures: Annotated[int, Field(ge=-1)] = 3
     sizes: Grid | None = None
     sizes_per_step: Count = 1
-    cost_power: Share = 0.0
-    auxiliary: bool = True
+    cost_power: Share = 0.75
+    auxiliary: bool = False
 
     @property
     def passes(self) -> int:
         """How many models read each batch: the auxiliary one, and those of the sampled sizes."""
-        return int(self.auxiliary) + (self.sizes_per_step if self.sizes else 0)
+        return self.reads_auxiliary + (self.sizes_per_step if self.sizes else 0)
+
+    @property
+    def reads_auxiliary(self) -> bool:
+        """Whether every batch is read at the auxiliary size."""
+        return self.auxiliary or self.sizes is None
 
     @property
     def worker_range(self) -> tuple[int, int]:
@@ -204,14 +209,16 @@ class Distil(Section):
                 near = " and ".join(str(n) for n in (low, low + workers) if n)
                 text = f"={self.recipe.batch_size} is not a multiple of {workers} workers; nearest: {near}"
                 raise SettingError("recipe.batch_size", text)
-        for key, plain in (("sizes_per_step", 1), ("cost_power", 0.0), ("auxiliary", True)):
-            if self.sizes is None and getattr(self, key) != plain:
+        for key in ("sizes_per_step", "cost_power", "auxiliary"):
+            if self.sizes is None and getattr(self, key) != type(self).model_fields[key].default:
                 raise SettingError(key, "has no effect without distil.sizes; leave it out")
         if self.sizes and self.sizes_per_step > (number := len(self.sizes.specs())):
             text = f"={self.sizes_per_step} is more than the {number} sizes of distil.sizes; nearest: {number}"
             raise SettingError("sizes_per_step", text)
-        if not self.auxiliary and self.recipe.compile:
-            raise SettingError("recipe.compile", "compiles the auxiliary model alone, which auxiliary=false leaves out")
+        if not self.reads_auxiliary and self.recipe.compile:
+            raise SettingError(
+                "recipe.compile", "compiles the auxiliary model alone; set auxiliary = true or leave it out"
+            )
         if not self.use_gpu and not any(self.resources_per_worker.values()):
             raise SettingError("resources_per_worker", "gives a worker nothing; set CPU = 1, or use_gpu = true")
         if not self.use_gpu and self.resources_per_worker.get("GPU"):

@@ -22,11 +22,11 @@ from .vit import BANK, own_state, templated
 
 
 class MultiSize(nn.Module):
-    """``model(images, targets)`` gives the logits (B, K) of the auxiliary model and of each target, in that order.
+    """``model(images, targets)`` gives the logits (B, K) of each target, in that order.
 
-    ``auxiliary`` is a templated model of ``family``. With ``always=False`` it does not read the images itself: only the
-    targets do, its own size among them when it is drawn; without any target it does. Raises :class:`WaveError` for a
-    target the templates cannot build and for one with other classes or images, which cannot read the same batch.
+    ``auxiliary`` is a templated model of ``family``. Where there is no target, or with ``always=True``, it reads the
+    images too, and its logits come first. Raises :class:`WaveError` for a target the templates cannot build and
+    for one with other classes or images, which cannot read the same batch.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class MultiSize(nn.Module):
         size: TargetSpec,
         options: Resampling,
         *,
-        always: bool = True,
+        always: bool = False,
     ) -> None:
         super().__init__()
         self.always = always
@@ -115,7 +115,7 @@ class SizeSampler:
         return [self.targets[int(i)] for i in order]
 
 
-def inverse_cost(targets: Sequence[TargetSpec], power: float = 1.0) -> list[float]:
+def inverse_cost(targets: Sequence[TargetSpec], power: float = 0.75) -> list[float]:
     """Weights ``(depth * embed_dim^2)^-power``: by 1 every size takes about an equal share of the computing, by 0 every
-    size has the same chance."""
+    size has the same chance; the default is measured (docs/method.md)."""
     return [(target.depth * target.embed_dim**2) ** -power for target in targets]

@@ -87,7 +87,7 @@ CASES = [
     ),
     Case("depth of zero", s(r"depth\[0\]=0 should be greater than or equal to 1"), ("targets.grid.depth=[0]",)),
     Case("infinite rate", s("distil.recipe.*lr=inf must be a finite number"), ("distil.recipe.lr=inf",)),
-    Case("no auxiliary model and no size", s("distil.auxiliary has no effect without distil.sizes"), ("distil.sizes=", "distil.auxiliary=false")),
+    Case("no auxiliary model and no size", s("distil.auxiliary has no effect without distil.sizes"), ("distil.sizes=", "distil.auxiliary=true")),
     Case("a distribution of no sizes", s("distil.cost_power has no effect without distil.sizes"), ("distil.sizes=", "distil.cost_power=0.5")),
     Case("ancestor's temperature", s("ancestor.recipe.tau=4.0 has no effect: an ancestor has neither"), (*TRAIN, "ancestor.recipe.tau=4.0")),
     Case("rate of frozen templates", s("initialise.recipe.template_lr_scale=3.0 has no effect: templates are frozen"), ("initialise.recipe.template_lr_scale=3.0",)),

@@ -22,7 +22,7 @@ def small(count: int = 8, **arguments: object) -> nn.Module:
 
 def multi() -> MultiSize:
     family = Family.of(tiny())
-    return MultiSize(small(), family, family.size, exact(symmetry="split")).eval()
+    return MultiSize(small(), family, family.size, exact(symmetry="split"), always=True).eval()
 
 
 def gradients(model: nn.Module, *arguments: object) -> dict[str, torch.Tensor]:

@@ -29,7 +29,7 @@ OPTIONS = [Resampling(), exact(), exact(symmetry="noise", depth="linear")]
 def build(options: Resampling, family: str = "class token") -> MultiSize:
     ancestor = tiny(family)
     found = Family.of(ancestor)
-    return MultiSize(condense(ancestor, spec_of(ancestor, count=8)), found, found.size, options).eval()
+    return MultiSize(condense(ancestor, spec_of(ancestor, count=8)), found, found.size, options, always=True).eval()
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["default", "exact", "noise"])
@@ -150,8 +150,8 @@ def test_sizes_alone_give_a_gradient_to_every_parameter_and_zero_to_layers_that_
 
 
 def test_weights_draw_each_size_in_proportion():
-    drawn = [SizeSampler(SIZES, 1, seed=1, weights=inverse_cost(SIZES))(step)[0] for step in range(2000)]
-    weights = inverse_cost(SIZES)
+    drawn = [SizeSampler(SIZES, 1, seed=1, weights=inverse_cost(SIZES, 1))(step)[0] for step in range(2000)]
+    weights = inverse_cost(SIZES, 1)
     for target, weight in zip(SIZES, weights, strict=True):
         share = weight / sum(weights)
         assert abs(drawn.count(target) - 2000 * share) < 5 * math.sqrt(2000 * share * (1 - share))

@@ -100,7 +100,7 @@ def test_the_loss_is_computed_in_float32_and_vanishes_for_equal_logits():
 
 def test_the_loss_of_several_sizes_is_their_mean():
     family = Family.of(tiny())
-    multi = MultiSize(model(), family, family.size, exact())
+    multi = MultiSize(model(), family, family.size, exact(), always=True)
     sizes = [TargetSpec(32, 2), TargetSpec(8, 1)]
     run = trainer(multi, sampler=lambda _: sizes)
     batch = next(stream(0))
@@ -115,7 +115,12 @@ def test_the_loss_of_several_sizes_is_their_mean():
 
 def test_weight_decay_spares_norms_biases_tokens_and_positions_also_inside_multisize():
     family = Family.of(tiny("registers"))
-    for net in (model(), MultiSize(model(), family, family.size, exact()), tiny("registers"), tiny("distilled")):
+    for net in (
+        model(),
+        MultiSize(model(), family, family.size, exact(), always=True),
+        tiny("registers"),
+        tiny("distilled"),
+    ):
         names = {id(p): n for n, p in net.named_parameters()}
         groups = parameter_groups(net, Recipe(steps=1))
         decayed = {names[id(p)] for g in groups if g["weight_decay"] for p in g["params"]}
@@ -217,7 +222,7 @@ def start(name: str, seed: int = 0) -> Trainer:
     net = model(seed)
     if "sampler" in settings:
         family = Family.of(tiny())
-        net = MultiSize(net, family, family.size, exact(symmetry="split"))
+        net = MultiSize(net, family, family.size, exact(symmetry="split"), always=True)
     return trainer(net, steps=7, **settings)
 
 
