@@ -53,7 +53,9 @@ def test_a_node_dies_under_stage_2(reference: Path, tmp_path: Path, tally: Tally
     until_stage_2(reference, tmp_path)
     with nodes() as (cluster, workers), driver(tmp_path, f"cluster.address={cluster.address}") as run:
         checkpoints = tmp_path / "runs/digits/checkpoints"
-        until(lambda: any(checkpoints.glob("*.pt")) or run.process.poll() is not None, "a checkpoint of a trial")
+        # Of two trials, so that the node which dies has one, whichever that is.
+        under_way = lambda: len(list(checkpoints.glob("*.pt"))) > 1 or run.process.poll() is not None  # noqa: E731
+        until(under_way, "checkpoints of two trials")
         before = finished(tmp_path)
         cluster.remove_node(workers.pop(), allow_graceful=False)
         cluster.add_node(num_cpus=1, wait=False)
