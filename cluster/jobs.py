@@ -23,11 +23,9 @@ from .target import Target
 
 RUN_KEY, NAME_KEY, OUTPUT_KEY = "wave_run", "wave_name", "wave_output"
 MODELS_KEY, MLFLOW_KEY = "wave_models", "wave_mlflow"
-# What Ray's client raises when nobody answers, or somebody who is no Ray: it reads answers without looking at them.
-_ANSWERS_OTHERWISE = (
-    *(ConnectionError, requests.exceptions.RequestException, aiohttp.ClientError, urllib3.exceptions.HTTPError),
-    *(KeyError, TypeError, AttributeError, ValueError),
-)
+# What Ray's client raises when nobody answers, and when somebody does who is no Ray: it reads his words as if he were.
+_NOBODY = (ConnectionError, requests.exceptions.RequestException, aiohttp.ClientError, urllib3.exceptions.HTTPError)
+_SOMEBODY_ELSE = (KeyError, TypeError, AttributeError, ValueError)
 START_SECONDS = 120.0  # how long a head that answers may take to be able to start a job
 DOCTOR = "wave-doctor-"  # the jobs of `doctor`; not listed. A deleted job would still be: Ray keeps its driver.
 
@@ -65,13 +63,13 @@ class Jobs:
 
     def __init__(self, target: Target):
         self.target = target
-        with self._border():
+        with self._border(_SOMEBODY_ELSE):
             # The token goes as a header: RAY_AUTH_MODE and its file are read once a process, by Ray's C++ part.
             self._client = JobSubmissionClient(target.address, headers=dict(target.headers))
             self._client.list_jobs()  # the version request needs no token; this one does
 
     @contextmanager
-    def _border(self) -> Iterator[None]:
+    def _border(self, also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
         address = self.target.address
         try:
             yield
@@ -82,7 +80,7 @@ class Jobs:
             raise ClusterError(
                 f"{address} refuses: {what}; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
             ) from error
-        except _ANSWERS_OTHERWISE as error:
+        except (*_NOBODY, *also) as error:
             raise ClusterError(
                 f"{address} does not answer as a Ray cluster; is it up, and is the address its dashboard's?"
             ) from error
@@ -94,7 +92,7 @@ class Jobs:
 
     def list(self) -> list[JobDetails]:
         """Submitted jobs, oldest first."""
-        with self._border():
+        with self._border(_SOMEBODY_ELSE):
             jobs = self._client.list_jobs()
         ours = [job for job in jobs if job.submission_id and not job.submission_id.startswith(DOCTOR)]
         return sorted(ours, key=lambda job: job.start_time or 0)
