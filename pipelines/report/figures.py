@@ -20,6 +20,8 @@ from .cost import DIRECT, UNITS, Cost
 from .rows import Evidence, Found
 
 MOST_CURVES = 6
+STYLES = [(f"C{colour}", line) for line in ("-", "--", ":") for colour in range(10)]
+"""Colour and line of each method's curve."""
 FLOOR, ENOUGH = 0.5, 0.7
 """Curves that end above the latter are drawn from the former up, where they differ."""
 
@@ -49,16 +51,16 @@ def curves(evidence: Evidence) -> Figure | None:
     )
     for axes, size in zip(panels.flat, sizes, strict=False):
         for index, method in enumerate(longest.study.methods):
-            _curve(axes, longest, method, size, method, f"C{index}", 2.2 if is_ours(method) else 1.2)
+            _curve(axes, longest, method, size, method, *STYLES[index % len(STYLES)], 2.2 if is_ours(method) else 1.2)
         if direct is not None and size in direct.grid.sizes:
-            _curve(axes, direct, DIRECT, size, f"direct, {DIRECT}", "black", 1.2)
+            _curve(axes, direct, DIRECT, size, f"direct, {DIRECT}", "black", "-", 1.2)
         axes.set_xscale("function", functions=(lambda x: np.abs(x) ** 0.5, lambda x: x**2))
         axes.set(title=f"{size.embed_dim} x {size.depth}", xlabel="training steps (square root)", xlim=(0, None))
         axes.set_xticks(sorted({*longest.steps, *(direct.steps if direct else [])}))
         axes.tick_params(axis="x", labelrotation=60, labelsize=8)
-        if axes.get_ylim()[1] > ENOUGH:
-            axes.set_ylim(FLOOR, None)
         axes.grid(alpha=0.3)
+    if panels[0][0].get_ylim()[1] > ENOUGH:  # once, when all curves are there: the panels share this axis
+        panels[0][0].set_ylim(FLOOR, None)
     for axes in list(panels.flat)[len(sizes) :]:
         axes.set_visible(False)
     panels[0][0].set_ylabel("test accuracy")
@@ -67,7 +69,9 @@ def curves(evidence: Evidence) -> Figure | None:
     return figure
 
 
-def _curve(axes: Axes, found: Found, method: str, size: TargetSpec, label: str, colour: str, width: float) -> None:
+def _curve(
+    axes: Axes, found: Found, method: str, size: TargetSpec, label: str, colour: str, line: str, width: float
+) -> None:
     if method not in found.study.methods:
         return
     measured = sorted({row["steps"] for row in found.of(method, size)})
@@ -77,7 +81,9 @@ def _curve(axes: Axes, found: Found, method: str, size: TargetSpec, label: str, 
     errors = [s.spread for s in scores]
     values = [s.mean for s in scores]
     kept = [s for s in measured if found.score(method, size, s)]
-    axes.errorbar(kept, values, errors, label=label, color=colour, linewidth=width, marker=".", capsize=2)
+    axes.errorbar(
+        kept, values, errors, label=label, color=colour, linestyle=line, linewidth=width, marker=".", capsize=2
+    )
 
 
 def cost_figure(costs: Sequence[Cost]) -> Figure:
