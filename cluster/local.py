@@ -111,6 +111,10 @@ def up(folder: Path, num_cpus: int | None = None) -> State:
         if not any(service.alive() for service in state.services.values()):
             _clear(folder, state)
             state = State(secrets.token_hex(8))
+        elif _up(state, "ray") and not token_file(folder).is_file():
+            raise ClusterError(
+                f"{token_file(folder)} is gone, and with it the way to the cluster that runs; end it by `down --local`"
+            )
         dropped = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "MLFLOW_TRACKING_URI")
         environment = {k: v for k, v in os.environ.items() if k not in dropped} | {processes.MARK: state.mark}
         # A job says `python`: it shall be the one that has Ray, whether or not its environment was activated here.

@@ -52,7 +52,13 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
 
 def test_a_second_up_starts_nothing(here: Here) -> None:
     assert local.up(here.state) == here.recorded
-    assert state.token_file(here.state).stat().st_mode & 0o077 == 0
+    token = state.token_file(here.state)
+    assert token.stat().st_mode & 0o077 == 0
+    token.rename(token.with_name("aside"))
+    with pytest.raises(ClusterError, match="token is gone"):
+        local.up(here.state)
+    token.with_name("aside").rename(token)
+    assert here.recorded.services["ray"].alive()
 
 
 def test_dashboard_and_mlflow_listen_on_loopback_only(here: Here) -> None:
