@@ -20,7 +20,9 @@ from pipelines import ancestor
 from pipelines.config import load
 from pipelines.convert import convert
 from pipelines.data import open_dataset
+from pipelines.workspace import Workspace
 from tests.pipelines.support import PATIENCE, ROOT, command, python, tiny
+from wave.errors import WaveError
 from wave.storage import Templates
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -103,29 +105,25 @@ def test_a_torch_file_read_with_weights_only_gives_the_same_ancestor(folder: Pat
     assert kept[0] == kept[1]
 
 
-def test_a_changed_ancestor_is_never_used_unseen(folder: Path) -> None:
-    given = folder / "given"
-    shutil.copytree(folder / "runs/digits/ancestor", given)
-    again = (
-        *RUN,
-        "--set=ancestor.source=local-dir:given",
-        "--set=ancestor.architecture=",
-        "--set=ancestor.model_args=",
-    )
-    again = (*again, "--set=output=local")
-    assert command(folder, "ancestor", *again).returncode == 0
-    config = json.loads((given / "config.json").read_text())
+def test_a_changed_ancestor_is_never_used_unseen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    shutil.copytree("runs/digits/ancestor", "given")
+    sets = [text.removeprefix("--set=") for text in RUN[1:]]
+    sets += ["ancestor.source=local-dir:given", "ancestor.architecture=", "ancestor.model_args=", "output=local"]
+    experiment, dataset, workspace = load(RUN[0], sets), open_dataset(folder / "data/digits"), Workspace.open("local")
+    shutil.copytree("given", workspace.ancestor)
+    own = ancestor.key(experiment, dataset)
+    workspace.finish(workspace.ancestor, own, {"accuracy": 0.5, "parameters": 1})
+    assert ancestor.obtain(experiment, dataset, workspace)["key"] == own
+    (workspace.ancestor / "model.safetensors").write_bytes(b"\0" * 9000)
+    for look in (ancestor.foresee, ancestor.obtain):
+        with pytest.raises(WaveError, match="has changed since it was made; put its files back, or remove it and run"):
+            look(experiment, dataset, workspace)
+    config = json.loads(Path("given/config.json").read_text())
     config["pretrained_cfg"]["mean"] = [0.9]
-    (given / "config.json").write_text(json.dumps(config))
-    assert "ancestor: reading local-dir:given" in command(folder, "ancestor", *again).stdout
-    made = folder / "local/ancestor"
-    assert json.loads((made / "config.json").read_text())["pretrained_cfg"]["mean"] == [0.9]
-    (made / "model.safetensors").write_bytes(b"\0" * (made / "model.safetensors").stat().st_size)
-    refused = command(folder, "ancestor", *again)
-    assert refused.returncode == 2
-    assert f"{made} has changed since it was made; put its files back, or remove it and run again" in refused.stderr
-    shutil.rmtree(made)
-    assert command(folder, "ancestor", *again).returncode == 0
+    Path("given/config.json").write_text(json.dumps(config))
+    assert ancestor.key(experiment, dataset) != own
+    assert ancestor.foresee(experiment, dataset, workspace).mean == (0.9,)
 
 
 def test_an_alias_that_moved_is_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
