@@ -1,4 +1,4 @@
-"""The only file that knows timm's module names: families of plain ViTs, templated() and materialise()."""
+"""The only file that knows timm's module names: which ViTs are supported, templated() and materialise()."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
