@@ -24,7 +24,7 @@ from .remote import on_worker
 from .session import say
 from .store import existing_store
 from .training import Work, fit
-from .workspace import Workspace, absolute, contents, key_of
+from .workspace import Workspace, absolute, key_of
 
 
 class Source(NamedTuple):
@@ -111,7 +111,7 @@ def _kept(workspace: Workspace, own: str) -> dict[str, Any] | None:
     """Its record if it is there. Raises :class:`WaveError` when it is not as it was made: it cost a training."""
     folder = workspace.ancestor
     record = workspace.record(folder, own)
-    if record is not None and record["files"] != contents(folder):
+    if record is not None and workspace.changed(folder, record):
         raise WaveError(f"{folder} has changed since it was made; put its files back, or remove it and run again")
     return record
 

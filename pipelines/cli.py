@@ -153,10 +153,6 @@ def data(
     if not 1 <= len(places) <= 2:
         raise click.UsageError(f"{len(places)} folders given; after KIND come [SOURCE] OUT")
     *source, out = places
-    if source and kind == "digits":
-        raise click.UsageError(f"{source[0]!r} has no effect: digits come with scikit-learn; leave it out")
-    if statistics != "imagenet" and kind != "imagefolder":
-        raise click.UsageError(f"--statistics {statistics} has no effect with {kind}; leave it out")
     dataset = convert(
         cast(Kind, kind),
         source[0] if source else "",

@@ -85,7 +85,7 @@ class Initialise(Section):
             text = 'has no effect with symmetry="none"; set "split" or "noise", or leave it out'
             raise SettingError("symmetry_strength", text)
         for key in ("compare_scratch", "subset", "teacher_logits") if self.recipe is None else ():
-            if getattr(self, key) != type(self).model_fields[key].default:
+            if self.given(key):
                 raise SettingError(key, "has no effect without [initialise.recipe]; give it or leave it out")
         check_unused(self.recipe, ("template_lr_scale",), "templates are frozen in stage 2")
         if self.teacher_logits and self.recipe and (self.recipe.mixup or self.recipe.cutmix):

@@ -45,7 +45,7 @@ def convert(
 ) -> Dataset:
     """Write ``out``, a folder of Parquet shards, and open it. Nothing is left behind when it fails.
 
-    ``digits``: scikit-learn's 1,797 digits of 8x8, 1,437 to train on (``source`` unused), brought to ``image_size``
+    ``digits``: scikit-learn's 1,797 digits of 8x8, 1,437 to train on (no ``source``), brought to ``image_size``
     pixels if it is given. ``fashion-mnist``: IDX files in ``source``, by default where Debian's package puts them.
     ``imagefolder``: ``source``/train/CLASS/ and val or test, streamed, files kept as they are and each decoded once to
     prove it; ``image_size`` (default 224) is what the model sees, ``statistics`` ImageNet's mean and std or those
@@ -61,6 +61,10 @@ def convert(
         raise WaveError(f"image_size={image_size} must be from 1 to {MAX_SIDE}")
     if image_size is not None and kind == "fashion-mnist":
         raise WaveError(f"image_size={image_size} has no effect with {kind}, whose images have one size; leave it out")
+    if str(source) and kind == "digits":
+        raise WaveError(f"{str(source)!r} has no effect: digits come with scikit-learn; leave it out")
+    if statistics != "imagenet" and kind != "imagefolder":
+        raise WaveError(f"statistics={statistics} has no effect with {kind}, whose own are measured; leave it out")
     if kind == "imagefolder" and not str(source):
         raise WaveError("imagefolder needs a source: the folder that holds train/CLASS/ and val/CLASS/ with images")
     out = Path(out)

@@ -61,8 +61,8 @@ def decode(data: bytes, channels: int, where: str, draft: int | None = None) -> 
         with Image.open(BytesIO(data)) as image:
             if draft:
                 image.draft(MODES[channels], (draft, draft))
-            if image.mode.startswith("I"):  # grey of 16 bits, which convert() would clip at 255
-                image = Image.fromarray((np.asarray(image, dtype=np.int32) >> 8).clip(0, 255).astype(np.uint8))
+            if image.mode.startswith("I;16"):  # convert() would clip at 255
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             return image.convert(MODES[channels])
     except _DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -26,7 +26,7 @@ from .remote import on_worker
 from .session import ROOT, say
 from .store import Store
 from .trial import Arrays, Job, check, register, run_trial
-from .workspace import Workspace, contents, key_of
+from .workspace import Workspace, key_of
 
 
 class Outcome(dict[str, dict[str, Any]]):
@@ -51,7 +51,7 @@ def initialise(
     keys = {t.name: _key(experiment, dataset, templates, t) for t in targets}
     records = {t.name: workspace.record(workspace.model(t.name), keys[t.name]) for t in targets}
     for name, record in records.items():
-        if record is not None and record.get("files") != contents(folder := workspace.model(name)):
+        if record is not None and workspace.changed(folder := workspace.model(name), record):
             say(f"stage 2: {folder} has changed since it was made; it is made again")
             workspace.forget(folder)
             records[name] = None

@@ -35,6 +35,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    def given(self, key: str) -> bool:
+        """Whether a setting has another value than its default."""
+        return getattr(self, key) != type(self).model_fields[key].default
+
 
 class Size(Section):
     """``{embed_dim = 64, depth = 6}``; what else differs from the ancestor may be given for a target."""
@@ -210,7 +214,7 @@ class Distil(Section):
                 text = f"={self.recipe.batch_size} is not a multiple of {workers} workers; nearest: {near}"
                 raise SettingError("recipe.batch_size", text)
         for key in ("sizes_per_step", "cost_power", "auxiliary"):
-            if self.sizes is None and getattr(self, key) != type(self).model_fields[key].default:
+            if self.sizes is None and self.given(key):
                 raise SettingError(key, "has no effect without distil.sizes; leave it out")
         if self.sizes and self.sizes_per_step > (number := len(self.sizes.specs())):
             text = f"={self.sizes_per_step} is more than the {number} sizes of distil.sizes; nearest: {number}"

@@ -1,6 +1,5 @@
 """One training on Ray Train workers, for the ancestor and for stage 1: DDP, a checkpoint an epoch, resumed by name."""
 
-import contextlib
 import pickle
 import shutil
 import tempfile
@@ -31,6 +30,7 @@ from .session import line, teller, use_assigned_cpus
 from .workspace import Workspace, write_text
 
 _STATE = "state.pt"
+_DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, OSError)
 
 
 @dataclass(frozen=True)
@@ -137,17 +137,16 @@ def _saved(checkpoint: Checkpoint | None, device: Any) -> dict[str, Any] | None:
     """The state in a checkpoint; raises :class:`WaveError` when it is damaged or holds more than finite tensors."""
     if checkpoint is None:
         return None
-    why = "not a checkpoint of this program"
-    with checkpoint.as_directory() as folder, contextlib.suppress(*_DAMAGED):
-        state = cast(dict[str, Any], torch.load(Path(folder) / _STATE, map_location=device, weights_only=True))
-        if all(bool(tensor.isfinite().all()) for tensor in state["model"].values()):
-            return state
-        why = "its weights are NaN or infinite"
     where = Path(checkpoint.path)
+    with checkpoint.as_directory() as folder:
+        try:
+            state = cast(dict[str, Any], torch.load(Path(folder) / _STATE, map_location=device, weights_only=True))
+            if all(bool(tensor.isfinite().all()) for tensor in state["model"].values()):
+                return state
+            why = "its weights are NaN or infinite"
+        except _DAMAGED:
+            why = "not a checkpoint of this program"
     raise WaveError(f"{where / _STATE}: {why}; remove {where.parent} and run again")
-
-
-_DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, OSError)
 
 
 def _worker(config: dict[str, Any]) -> None:

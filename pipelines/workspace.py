@@ -150,6 +150,11 @@ class Workspace:
         write_text(self._record_path(folder), json.dumps(data, indent=2) + "\n")
         return data
 
+    @staticmethod
+    def changed(folder: Path, record: Mapping[str, Any]) -> bool:
+        """Whether a folder's files are others than when ``record`` was made."""
+        return record.get("files") != contents(folder)
+
     def forget(self, folder: Path) -> None:
         """``folder`` is no longer done."""
         self._record_path(folder).unlink(missing_ok=True)

@@ -63,14 +63,11 @@ class Family:
                     "name, as in norm_layer='layernorm'"
                 ) from None
         again = self.create(self.size, device="meta")
-        have, get = (f"global_pool={vit.global_pool!r}" for vit in (model, again))
-        changed = sorted(set(again.state_dict()) ^ set(model.state_dict()))
-        if have != get or changed:
-            what = (
-                f"{have}, its arguments say {get}" if have != get else f"{changed[0]} by its arguments or without them"
-            )
+        pool, tensors = f"global_pool={model.global_pool!r}", set(again.state_dict()) ^ set(model.state_dict())
+        if again.global_pool != model.global_pool or tensors:
+            other = ", ".join(sorted(tensors)[:1]) or f"global_pool={again.global_pool!r} by its arguments"
             raise WaveError(
-                f"the model was changed after timm.create_model ({what}); create it with what it is to have: {have}"
+                f"the model was changed after timm.create_model ({other}); create it with what it is to have: {pool}"
             )
 
     def resolve(self, target: TargetSpec) -> TargetSpec:
@@ -91,7 +88,7 @@ class Family:
         return full
 
     def model_arguments(self, target: TargetSpec) -> dict[str, object]:
-        """Keyword arguments of ``timm.create_model`` for a size; JSON types unless the ancestor's were not."""
+        """Keyword arguments of ``timm.create_model`` for a size, JSON types."""
         full = self.resolve(target)
         return {
             **self.model_args,

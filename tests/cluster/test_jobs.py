@@ -75,7 +75,11 @@ def impostor() -> Iterator[tuple[str, list[bytes]]]:
 @pytest.mark.parametrize(
     "says",
     [
-        *(b"{}", b"[]", b"null", b'{"ray_version": "2.60.0"}', b"<html>hi</html>"),
+        b"{}",
+        b"[]",
+        b"null",
+        b'{"ray_version": "2.60.0"}',
+        b"<html>hi</html>",
         b"SSH-2.0-OpenSSH_9.2\r\n",
     ],
 )

@@ -93,14 +93,13 @@ def test_mistakes(tmp_path: Path) -> None:
         with pytest.raises(ClusterError, match="not that of a Jobs server"):
             target.find(address, tmp_path)
     for text in (
-        *(
-            "{",
-            "null",
-            '{"mark": "", "scratch": "", "services": []}',
-            '{"scratch": "/tmp/precious"}',
-            '{"mark": "PATH"}',
-        ),
-        *('{"scratch": "/tmp/wave-a/../../home"}', '{"services": {"ray": {"pid": [1], "since": "", "url": ""}}}'),
+        "{",
+        "null",
+        '{"mark": "", "scratch": "", "services": []}',
+        '{"scratch": "/tmp/precious"}',
+        '{"mark": "PATH"}',
+        '{"scratch": "/tmp/wave-a/../../home"}',
+        '{"services": {"ray": {"pid": [1], "since": "", "url": ""}}}',
     ):
         (tmp_path / "state.json").write_text(text)
         with pytest.raises(ClusterError, match="is not as `up` wrote it"):

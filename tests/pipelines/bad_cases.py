@@ -111,7 +111,7 @@ CASES = [
     Case("comparison of nothing", s(r"x\.toml: has no \[\[evaluate.studies\]\]"), argv=("evaluate", "x.toml")),
     Case("digits as large as a house", s("image_size=1000000 must be from 1 to 8192"), argv=("data", "digits", "big", "--image-size", "1000000")),
     Case("digits from somewhere", s("'elsewhere' has no effect: digits come with scikit-learn"), argv=("data", "digits", "elsewhere", "out2")),
-    Case("statistics of digits", s("--statistics measured has no effect with digits"), argv=("data", "digits", "out2", "--statistics", "measured")),
+    Case("statistics of digits", s("statistics=measured has no effect with digits"), argv=("data", "digits", "out2", "--statistics", "measured")),
     Case("readers of what is in memory", s("data.workers=3 has no effect on .*held in memory"), ("data.workers=3",)),
     Case("logits without training", s("initialise.teacher_logits has no effect without .initialise.recipe"), ("initialise.recipe=", "initialise.compare_scratch=", "initialise.subset=", "initialise.teacher_logits=false")),
     Case("output that is a URI", s("output='s3://b/x' is a URI; give a folder"), ("output=s3://b/x",)),

@@ -34,7 +34,7 @@ TARGETS = (
     "{embed_dim=48, depth=2, img_size=16, patch_size=2}",
 )
 RUN = tiny(
-    *("ancestor.source=checkpoint:ancestor.safetensors", "ancestor.recipe=", "distil.recipe.steps=100"),
+    *("ancestor.source=checkpoint:ancestor.safetensors", "ancestor.recipe=", "distil.recipe.steps=300"),
     *("distil.sizes={embed_dim=[32], depth=[2]}", "initialise.compare_scratch=false", "initialise.recipe.steps=12"),
     *("targets.grid=", f"targets.sizes=[{', '.join(TARGETS)}]"),
 )
@@ -78,8 +78,8 @@ def committed(folder: Path) -> bool:
 def test_stage_1_goes_on_from_its_checkpoint(folder: Path) -> None:
     (resumed,) = [text for text in (folder / "stdout").read_text().splitlines() if "resumed at step" in text]
     step, steps = (int(n) for n in resumed.removeprefix("stage 1: resumed at step ").split()[0].split("/"))
-    assert 0 < step < steps == 100
-    assert Templates.load(folder / "runs/digits/templates").info["metrics"]["steps"] == 100
+    assert 0 < step < steps == 300
+    assert Templates.load(folder / "runs/digits/templates").info["metrics"]["steps"] == 300
 
 
 def test_sizes_of_other_classes_images_and_patches_load_with_timm_alone(folder: Path) -> None:
