@@ -22,6 +22,7 @@ from pipelines.convert import prepared
 from pipelines.evaluate import variants
 from pipelines.grid import Grid
 from pipelines.loader import MemoryBatches
+from pipelines.source import pinned
 from pipelines.stages import Stages
 from pipelines.workspace import Workspace, absolute
 from wave.family import Family
@@ -31,7 +32,7 @@ IMAGES, ITERATIONS, SIZES = 512, 30, 3
 
 
 def main(file: str, out: str) -> None:
-    experiment = ancestor.pinned(load(file))
+    experiment = pinned(load(file))
     dataset, workspace = prepared(experiment.data), Workspace(absolute(experiment.output, "output"))
     origin = workspace.record(workspace.ancestor, ancestor.key(experiment, dataset))
     if origin is None:

@@ -1,38 +1,22 @@
-"""The trained model that templates come from: timm, a directory, a checkpoint file, the registry, or trained here."""
+"""The trained model that templates come from, as workers see it: its key, its training, its accuracy, its logits."""
 
 import os
-import re
-import tempfile
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
-from mlflow.artifacts import download_artifacts
-from mlflow.exceptions import MlflowException
 from timm.models.vision_transformer import VisionTransformer
 
 from wave.errors import WaveError
-from wave.measure import accuracy, num_parameters
+from wave.measure import accuracy
 from wave.storage import save_model
 from wave.teacher import Teacher
 
 from .config import Experiment
 from .data import Dataset
 from .loader import augment_of, evaluation_batches
-from .reading import create, first_line, load, load_checkpoint, pretrained
-from .remote import on_worker
-from .session import say
-from .store import existing_store
-from .training import Work, fit
+from .reading import create, load
+from .training import Work
 from .workspace import Workspace, absolute, key_of
-
-
-class Source(NamedTuple):
-    """A model and the statistics of its input, a number a channel, images in 0..1."""
-
-    model: VisionTransformer
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 def key(experiment: Experiment, dataset: Dataset) -> str:
@@ -44,70 +28,7 @@ def key(experiment: Experiment, dataset: Dataset) -> str:
     )
 
 
-def pinned(experiment: Experiment) -> Experiment:
-    """The experiment with ``models:/NAME@ALIAS`` (or ``/latest``) as the version that it names now.
-
-    So one run sees one model, its workers need no registry to know the key, and an alias that moved gives another key.
-    Raises :class:`WaveError` when the registry lacks it.
-    """
-    uri = experiment.ancestor.source
-    found = re.fullmatch(r"models:/(.+?)(@(.+)|/latest)", uri)
-    if not found:
-        return experiment
-    client = existing_store(experiment.mlflow.tracking_uri, Path.cwd()).client()
-    name, alias = found[1], found[3]
-    try:
-        if alias:
-            version = client.get_model_version_by_alias(name, alias).version
-        else:
-            version = max((int(v.version) for v in client.search_model_versions(f"name = '{name}'")), default=0)
-    except MlflowException as error:
-        raise _absent(uri, error) from None
-    source = experiment.ancestor.model_copy(update={"source": f"models:/{name}/{version}"})
-    return experiment.model_copy(update={"ancestor": source})
-
-
-def foresee(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Source:
-    """The ancestor that a run would use, before anything is written or started: the one in the workspace if it is
-    there, else as its source gives it; without weights (on torch's meta device) if it is to be trained here.
-
-    Raises :class:`WaveError` when it cannot be read or is not a supported ViT.
-    """
-    if _kept(workspace, key(experiment, dataset)) is not None:
-        return Source(*load(workspace.ancestor))
-    if experiment.ancestor.source == "train":
-        return Source(_named(experiment, dataset, "meta"), dataset.mean, dataset.std)
-    return _read(experiment, dataset)
-
-
-def obtain(
-    experiment: Experiment, dataset: Dataset, workspace: Workspace, source: Source | None = None
-) -> dict[str, Any]:
-    """Put the ancestor into ``workspace.ancestor`` as a timm directory, unless it is there, and return its record.
-
-    ``source`` is what :func:`foresee` gave, if it was asked. The record holds accuracy on the test split, parameters
-    and a key.
-    """
-    settings, own = experiment.ancestor, key(experiment, dataset)
-    done = _kept(workspace, own)
-    if done is not None:
-        say(f"ancestor: already there, accuracy {done['accuracy']:.3f}")
-        return done
-    if settings.source == "train":
-        name = f"ancestor-{own}"
-        say(f"ancestor: training {settings.architecture} on {dataset.num_rows('train')} images")
-        reached = fit(experiment, dataset, workspace, name, _build)
-    else:
-        say(f"ancestor: reading {settings.source}")
-        source = source or foresee(experiment, dataset, workspace)
-        save_model(source.model, workspace.ancestor, source.mean, source.std)
-        reached = on_worker(experiment.distil, _accuracy, experiment, dataset, workspace)
-    parameters = num_parameters(load(workspace.ancestor)[0])
-    say(f"ancestor: {parameters} parameters, accuracy {reached:.3f}")
-    return workspace.finish(workspace.ancestor, own, {"accuracy": reached, "parameters": parameters})
-
-
-def _kept(workspace: Workspace, own: str) -> dict[str, Any] | None:
+def kept(workspace: Workspace, own: str) -> dict[str, Any] | None:
     """Its record if it is there. Raises :class:`WaveError` when it is not as it was made: it cost a training."""
     folder = workspace.ancestor
     record = workspace.record(folder, own)
@@ -122,50 +43,15 @@ def teacher_of(workspace: Workspace, dataset: Dataset) -> Teacher:
     return Teacher(model, dataset.mean, dataset.std, mean, std)
 
 
-def _accuracy(device: str, experiment: Experiment, dataset: Dataset, workspace: Workspace) -> float:
+def judge(device: str, experiment: Experiment, dataset: Dataset, workspace: Workspace) -> float:
+    """Its accuracy on the test split."""
     model, mean, std = load(workspace.ancestor)
     from_data = (tuple(mean), tuple(std)) == (dataset.mean, dataset.std)
     judged = model if from_data else teacher_of(workspace, dataset)
     return accuracy(judged.to(device), evaluation_batches(dataset, experiment.data, 256)(), device)
 
 
-def _read(experiment: Experiment, dataset: Dataset) -> Source:
-    """``ancestor.mean`` and ``std`` come first, then what the source says; a model of another number of channels than
-    timm's statistics of its architecture is taken to read the data's."""
-    settings = experiment.ancestor
-    kind, _, rest = settings.source.partition(":")
-    if kind == "local-dir":
-        found = Source(*load(absolute(rest, "ancestor.source")))
-    elif kind == "models":
-        found = _from_registry(experiment, settings.source)
-    else:
-        if kind == "checkpoint":
-            model = _named(experiment, dataset)
-            load_checkpoint(model, absolute(rest, "ancestor.source"))
-        else:
-            model = pretrained(rest, dict(settings.model_args), f"ancestor.source={settings.source}")
-        config = cast(dict[str, Any], model.pretrained_cfg)
-        same = len(config["mean"]) == model.patch_embed.proj.in_channels
-        found = Source(model, *((config["mean"], config["std"]) if same else (dataset.mean, dataset.std)))
-    return Source(found.model, settings.mean or tuple(found.mean), settings.std or tuple(found.std))
-
-
-def _from_registry(experiment: Experiment, uri: str) -> Source:
-    store = existing_store(experiment.mlflow.tracking_uri, Path.cwd())
-    store.client()
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = download_artifacts(uri, dst_path=folder)
-        except MlflowException as error:
-            raise _absent(uri, error) from None
-        return Source(*load(Path(path)))
-
-
-def _absent(uri: str, error: MlflowException) -> WaveError:
-    return WaveError(f"ancestor.source={uri}: {first_line(error)}; see: python -m pipelines models list")
-
-
-def _named(experiment: Experiment, dataset: Dataset, device: str | None = None) -> VisionTransformer:
+def named(experiment: Experiment, dataset: Dataset, device: str | None = None) -> VisionTransformer:
     """A model of ``ancestor.architecture`` that reads the data, unless ``ancestor.model_args`` says otherwise."""
     channels, size, _ = dataset.shape
     own = {"img_size": size, "in_chans": channels, "num_classes": len(dataset.classes)}
@@ -173,11 +59,12 @@ def _named(experiment: Experiment, dataset: Dataset, device: str | None = None) 
     return create(name, {**own, **experiment.ancestor.model_args}, "ancestor", device)
 
 
-def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Work:
+def build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Work:
+    """Its training, for :func:`pipelines.training.fit`."""
     recipe = experiment.ancestor.recipe
     assert recipe is not None
     torch.manual_seed(experiment.seed)
-    model = _named(experiment, dataset)
+    model = named(experiment, dataset)
 
     def keep(trained: torch.nn.Module, _: dict[str, Any]) -> float:
         save_model(trained, workspace.ancestor, dataset.mean, dataset.std, dataset.classes)

@@ -25,9 +25,8 @@ from .config import Experiment, parse
 from .cost import BACKWARD, count_macs
 from .data import Dataset, open_dataset
 from .distil import resampling
-from .loader import MemoryBatches, eval_batches, remembers
+from .loader import Arrays, MemoryBatches, eval_batches, remembers
 from .session import use_assigned_cpus
-from .trial import Arrays
 from .workspace import Workspace
 
 OURS = "wave"

@@ -12,7 +12,7 @@ from wave.baselines import BASELINES
 from wave.errors import WaveError
 from wave.family import Family
 
-from . import ancestor, preflight
+from . import preflight
 from .book import Book
 from .cell import OURS, Cell, run_cell
 from .config import Experiment, load, parse, resolved
@@ -22,14 +22,15 @@ from .data import Dataset, Split
 from .grid import Grid
 from .images import resized
 from .initialise import reason
+from .loader import Arrays
 from .progress import Count
 from .results import show_cells
 from .runs import Status
 from .session import say, session
+from .source import obtain, pinned
 from .stages import Stages, tuner
 from .store import open_store
 from .studies import Study
-from .trial import Arrays
 from .workspace import Workspace, write_text
 
 SETTINGS = "comparison.toml"
@@ -45,7 +46,7 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
     experiment = load(file, overrides)
     if not experiment.evaluate.studies:
         raise WaveError(f"{file}: has no [[evaluate.studies]]; fashion_mnist.toml shows some")
-    experiment = ancestor.pinned(experiment)
+    experiment = pinned(experiment)
     experiments = variants(experiment)
     workspace = Workspace.open(experiment.output)
     with contextlib.ExitStack() as held:
@@ -61,7 +62,7 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
         write_text(workspace.root / SETTINGS, resolved(experiment))
         store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
         held.enter_context(session(experiment.cluster))
-        origin = ancestor.obtain(experiment, dataset, workspace, found)
+        origin = obtain(experiment, dataset, workspace, found)
         book = Book(results_path(experiment, workspace), experiments, store)
         comparison = Comparison(book, Stages(experiments, workspace, dataset, family, origin))
         failed: dict[str, str] = {}

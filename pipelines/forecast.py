@@ -11,7 +11,7 @@ from wave.baselines import BASELINES
 from wave.family import Family
 from wave.measure import num_parameters
 
-from . import ancestor, preflight
+from . import preflight
 from .cell import OURS, Cell
 from .config import Experiment, load
 from .convert import prepared
@@ -21,6 +21,7 @@ from .evaluate import variants
 from .grid import Grid
 from .results import show_plan
 from .session import say
+from .source import pinned
 from .stages import owners
 from .workspace import Workspace, absolute
 
@@ -35,7 +36,7 @@ def plan(file: str, overrides: Sequence[str]) -> int:
     experiment = load(file, overrides)
     dataset = prepared(experiment.data, say)
     workspace = Workspace(absolute(experiment.output, "output"))
-    experiment = ancestor.pinned(experiment)
+    experiment = pinned(experiment)
     family = Family.of(preflight.check(experiment, dataset, workspace).model)
     spec = experiment.templates.spec(family.head_dim, family.mlp_ratio)
     rows: list[tuple[str, int, int, int]] = []

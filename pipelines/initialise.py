@@ -20,12 +20,12 @@ from wave.storage import Templates
 from . import ancestor, publish, runs
 from .config import Experiment, parse, redacted
 from .data import Dataset
-from .loader import augment_of, eval_batches, held_in_memory
+from .loader import Arrays, augment_of, eval_batches, held_in_memory
 from .progress import Count
 from .remote import on_worker
 from .session import ROOT, say
 from .store import Store
-from .trial import Arrays, Job, check, register, run_trial
+from .trial import Job, check, register, run_trial
 from .workspace import Workspace, key_of
 
 

@@ -5,7 +5,7 @@ of them. So every batch is full, every image comes once an epoch, and resuming a
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from .sections import Data
 from .stream import StreamBatches, stream_eval_batches
 
 _IN_MEMORY_BYTES = 1 << 30
+
+Arrays = dict[str, NDArray[Any]]
+"""What trials share without copies: images, labels, the teacher's logits, templates."""
 
 
 class TrainingBatches(Protocol):

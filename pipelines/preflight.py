@@ -23,13 +23,14 @@ from .loader import augment_of, evaluation_batches, held_in_memory
 from .plan import check_world
 from .publish import check_names
 from .reading import memory_bytes
+from .source import Source, foresee
 from .stream import StreamBatches
 from .workspace import Workspace
 
 _FIRST = 8  # images read of a set that is not held in memory
 
 
-def check(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> ancestor.Source:
+def check(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Source:
     """Raise :class:`WaveError` for the first thing that could not work, else give the ancestor (see ``foresee``).
 
     Looks at: the names in the registry; images and labels, whole if they are held in memory; the recipes; the
@@ -38,7 +39,7 @@ def check(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> anc
     for target in experiment.target_specs():
         check_names(f"{experiment.mlflow.registered_model}-templates", target.name)
     _check_data(experiment, dataset)
-    source = ancestor.foresee(experiment, dataset, workspace)
+    source = foresee(experiment, dataset, workspace)
     with _named("ancestor"):
         family = Family.of(source.model)
     _check_ancestor(experiment, dataset, source, family)
@@ -132,7 +133,7 @@ def _check_data(experiment: Experiment, dataset: Dataset) -> None:
         raise WaveError(f"distil.workers: {rows} training images are too few for {workers[1]} workers")
 
 
-def _check_ancestor(experiment: Experiment, dataset: Dataset, source: ancestor.Source, family: Family) -> None:
+def _check_ancestor(experiment: Experiment, dataset: Dataset, source: Source, family: Family) -> None:
     channels, side, _ = dataset.shape
     size, classes = family.size, len(dataset.classes)
     if size.num_classes != classes:

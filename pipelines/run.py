@@ -8,13 +8,14 @@ from pathlib import Path
 from wave.errors import WaveError
 from wave.family import Family
 
-from . import ancestor, distil, preflight, results
+from . import distil, preflight, results
 from .config import Experiment, load, resolved
 from .convert import prepared
 from .data import Dataset
 from .initialise import git_commit, initialise
 from .runs import log_files
 from .session import say, session
+from .source import obtain, pinned
 from .store import open_store, registering, shown
 from .workspace import Workspace, write_text
 
@@ -49,14 +50,14 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
     workspace = Workspace.open(experiment.output)
     with workspace.lock():
         dataset = data_of(experiment)
-        experiment = ancestor.pinned(experiment)
+        experiment = pinned(experiment)
         source = preflight.check(experiment, dataset, workspace)
         preflight.check_machine(experiment, Family.of(source.model))
         store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
         with session(experiment.cluster), registering(store, experiment.mlflow.registered_model):
             write_text(workspace.root / "resolved.toml", resolved(experiment))
             seconds = Seconds()
-            origin = ancestor.obtain(experiment, dataset, workspace, source)
+            origin = obtain(experiment, dataset, workspace, source)
             seconds.end("ancestor")
             if until == "ancestor":
                 return 0

@@ -23,8 +23,8 @@ from .config import Experiment
 from .cost import rival_cost, stage1_cost
 from .data import Dataset
 from .initialise import reason
+from .loader import Arrays
 from .progress import Count
-from .trial import Arrays
 from .workspace import Workspace, key_of, write_text
 
 

@@ -29,12 +29,11 @@ from .cost import count_macs
 from .data import Dataset, reopen
 from .distil import resampling
 from .images import bilinear
-from .loader import MemoryBatches, augment_of, eval_batches, evaluation_batches, training_batches
+from .loader import Arrays, MemoryBatches, augment_of, eval_batches, evaluation_batches, training_batches
 from .session import assigned_device, line, teller, use_assigned_cpus
 from .store import Store
 from .workspace import Workspace, write_bytes
 
-Arrays = dict[str, NDArray[Any]]
 SAVE_SECONDS = 15.0
 """How old a trial's saved state may grow: what a stop or a kill loses at most, and a line of progress."""
 

@@ -23,6 +23,7 @@ from pipelines import ancestor, distil
 from pipelines.config import load
 from pipelines.data import open_dataset
 from pipelines.shards import Metadata
+from pipelines.source import foresee
 from pipelines.workspace import Workspace
 from wave.condense import condense
 from wave.family import Family
@@ -70,7 +71,7 @@ def templates(change: Callable[[Path], object]) -> Spoil:
     def spoil(here: Path, world: Path) -> None:
         experiment = load(here / "x.toml")
         dataset, workspace = open_dataset(experiment.data.path), Workspace.open(str(here / "out"))
-        source = ancestor.foresee(experiment, dataset, workspace)
+        source = foresee(experiment, dataset, workspace)
         shutil.copytree(world / "ancestor", workspace.ancestor)
         record = {"accuracy": 0.5, "parameters": 1000}
         origin = workspace.finish(workspace.ancestor, ancestor.key(experiment, dataset), record)

@@ -20,6 +20,7 @@ from pipelines import ancestor
 from pipelines.config import load
 from pipelines.convert import convert
 from pipelines.data import open_dataset
+from pipelines.source import foresee, obtain, pinned
 from pipelines.workspace import Workspace
 from tests.pipelines.support import PATIENCE, ROOT, command, python, tiny
 from wave.errors import WaveError
@@ -114,16 +115,16 @@ def test_a_changed_ancestor_is_never_used_unseen(folder: Path, monkeypatch: pyte
     shutil.copytree("given", workspace.ancestor)
     own = ancestor.key(experiment, dataset)
     workspace.finish(workspace.ancestor, own, {"accuracy": 0.5, "parameters": 1})
-    assert ancestor.obtain(experiment, dataset, workspace)["key"] == own
+    assert obtain(experiment, dataset, workspace)["key"] == own
     (workspace.ancestor / "model.safetensors").write_bytes(b"\0" * 9000)
-    for look in (ancestor.foresee, ancestor.obtain):
+    for look in (foresee, obtain):
         with pytest.raises(WaveError, match="has changed since it was made; put its files back, or remove it and run"):
             look(experiment, dataset, workspace)
     config = json.loads(Path("given/config.json").read_text())
     config["pretrained_cfg"]["mean"] = [0.9]
     Path("given/config.json").write_text(json.dumps(config))
     assert ancestor.key(experiment, dataset) != own
-    assert ancestor.foresee(experiment, dataset, workspace).mean == (0.9,)
+    assert foresee(experiment, dataset, workspace).mean == (0.9,)
 
 
 def test_an_alias_that_moved_is_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,10 +136,10 @@ def test_an_alias_that_moved_is_read_again(folder: Path, monkeypatch: pytest.Mon
     dataset, keys = open_dataset(folder / "data/digits"), []
     for name, depth in (("d032-l03", 3), (next(a for a in aliases if a.startswith("d048-l03")), None)):
         client.set_registered_model_alias("digits", "best", str(aliases[name]))
-        pinned = ancestor.pinned(load(RUN[0], sets))
-        assert pinned.ancestor.source == f"models:/digits/{aliases[name]}"
-        keys.append(ancestor.key(pinned, dataset))
-        assert keys[-1] == ancestor.key(ancestor.pinned(load(RUN[0], sets)), dataset)
+        experiment = pinned(load(RUN[0], sets))
+        assert experiment.ancestor.source == f"models:/digits/{aliases[name]}"
+        keys.append(ancestor.key(experiment, dataset))
+        assert keys[-1] == ancestor.key(pinned(load(RUN[0], sets)), dataset)
         done = command(folder, "ancestor", RUN[0], *(f"--set={text}" for text in sets))
         if depth is None:  # of 3 classes: read again, and refused for the data
             assert done.returncode == 2 and "the ancestor has 3 classes" in done.stderr, done.stderr
