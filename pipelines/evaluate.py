@@ -1,7 +1,7 @@
 """Methods x sizes x seeds x data sets under one budget, as Tune trials; a finished cell is never done twice."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,7 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
         failed: dict[str, str] = {}
         status: Status = "KILLED"
         try:
-            for study in experiment.evaluate.studies:
-                failed |= comparison.run(study, others.get(study.name, dataset))
+            failed = comparison.run([(s, others.get(s.name, dataset)) for s in experiment.evaluate.studies])
             status = "FAILED" if failed else "FINISHED"
         finally:
             book.close(status)
@@ -121,26 +120,37 @@ class Comparison:
         self.experiment = book.experiments[""]
         self.arrays: dict[Path, Arrays] = {}
 
-    def run(self, study: Study, dataset: Dataset) -> dict[str, str]:
-        """All cells of a study, its table printed; returns why cells failed."""
-        rates, transfer = self.experiment.evaluate.learning_rates, dataset is not self.dataset
-        grid = Grid(study, self.family.size, rates, dataset.path.name, transfer)
-        failed: dict[str, str] = {}
-        if len(grid.rates) > 1:
-            failed |= self._fan_out(study, dataset, [c for cells in grid.trials().values() for c in cells])
-        cells = grid.cells(grid.best(self.book))
-        failed |= self._fan_out(study, dataset, cells)
-        say(f"study {study.name}, data {dataset.path.name}:")
-        show_cells(self.book.rows(cells), grid.reach, grid.sizes)
+    def run(self, studies: Sequence[tuple[Study, Dataset]]) -> dict[str, str]:
+        """All cells of all studies on their data sets, a table printed for each; returns why cells failed.
+
+        First what chooses learning rates, then the rest, and each data set's in one go.
+        """
+        rates = self.experiment.evaluate.learning_rates
+        grids = [(Grid(s, self.family.size, rates, d.path.name, d is not self.dataset), d) for s, d in studies]
+        trials = [c for grid, _ in grids if len(grid.rates) > 1 for cells in grid.trials().values() for c in cells]
+        failed = self._fan_out("learning rates", trials, grids)
+        chosen = [grid.cells(grid.best(self.book)) for grid, _ in grids]
+        failed |= self._fan_out("cells", [c for cells in chosen for c in cells], grids)
+        for (grid, dataset), cells in zip(grids, chosen, strict=True):
+            say(f"study {grid.study.name}, data {dataset.path.name}:")
+            show_cells(self.book.rows(cells), grid.reach, grid.sizes)
         return failed
 
-    def _fan_out(self, study: Study, dataset: Dataset, cells: list[Cell]) -> dict[str, str]:
-        todo = [c for c in cells if self.book.key(c) not in self.book.kept]
-        what = f"{study.name}, {'held-out' if cells and cells[0].held_out else 'test'} cells"
-        say(f"{what}: {len(cells)}, {len(cells) - len(todo)} already there, {len(todo)} to do")
-        if not todo:
-            return {}
-        methods = {c.method for c in todo}
+    def _fan_out(self, what: str, cells: Sequence[Cell], grids: Sequence[tuple[Grid, Dataset]]) -> dict[str, str]:
+        datasets = {dataset.path.name: dataset for _, dataset in grids}
+        failed: dict[str, str] = {}
+        for name, dataset in datasets.items():
+            unique = {self.book.key(c): c for c in cells if c.dataset == name}
+            todo = {key: cell for key, cell in unique.items() if key not in self.book.kept}
+            text = f"{name}, {what}: {len(unique)}, {len(unique) - len(todo)} already there, {len(todo)} to do"
+            if unique:
+                say(text)
+            if todo:
+                failed |= self._do(f"{name}, {what}", dataset, todo)
+        return failed
+
+    def _do(self, what: str, dataset: Dataset, todo: Mapping[str, Cell]) -> dict[str, str]:
+        methods = {c.method for c in todo.values()}
         self.stages.prepare(methods, lambda: self._arrays(self.dataset))
         places = {m: self.stages.place(m, dataset) for m in methods}
         facts = {m: self.stages.facts(m) for m in methods}
@@ -149,13 +159,12 @@ class Comparison:
             one = Cell(**{**config["cell"], "steps": tuple(config["cell"]["steps"])})
             tune.report({"rows": run_cell(places[one.method], arrays, one)})
 
-        by_text = {str(c): c for c in todo}
-        configs = [{"cell": asdict(c), "name": str(c)} for c in todo]
+        configs = [{"cell": asdict(cell), "name": str(cell), "key": key} for key, cell in todo.items()]
         count = Count(
             what,
             len(todo),
             lambda c: c["run"]["name"],
-            lambda c, r: self.book.keep(by_text[c["run"]["name"]], r.get("rows"), facts[c["run"]["cell"]["method"]]),
+            lambda c, r: self.book.keep(todo[c["run"]["key"]], r.get("rows"), facts[c["run"]["cell"]["method"]]),
         )
         storage, arrays = self.stages.workspace.ray, self._arrays(dataset)
         results = tuner(storage, lambda c, arrays: trial(c["run"], arrays), arrays, configs, count).fit()

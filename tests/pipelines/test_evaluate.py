@@ -49,7 +49,7 @@ def test_every_method_has_a_row_at_step_0_and_at_the_end_of_each_size_it_reaches
     assert {method for method, _, _ in found} == {"wave", "wave_short", "wave_n4", *BASELINES}
     trained = [r["steps"] for r in rows(folder) if r["method"] == "wave_random_trained"]
     assert trained == [1, 2, 1, 2]  # a step of scalers alone, at each of two sizes
-    assert ("tleg", 96, 4) in found and ("tleg", 144, 9) not in found
+    assert ("tleg", 96, 4) in found and ("tleg", 128, 6) not in found
     for row in rows(folder):
         assert 0 <= float(str(row["accuracy"])) <= 1
         assert {
