@@ -36,7 +36,7 @@ def stage1_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tup
     few = range(min(images // rules.recipe.batch_size, _DRAWN))
     often = Counter(size for step in few for size in draw(step)) if draw else Counter[TargetSpec]()
     drawn = sum(count_macs(family, size) * times for size, times in often.items()) / len(few)
-    taught = _teacher_passes(experiment, dataset, images, rules.worker_range[1])
+    taught = images if rules.feature_weight else _teacher_passes(experiment, dataset, images, rules.worker_range[1])
     return images * rules.passes, BACKWARD * (rules.reads_auxiliary * own + drawn) * images + own * taught
 
 

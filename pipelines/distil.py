@@ -43,6 +43,7 @@ def sampler(experiment: Experiment) -> SizeSampler | None:
 def key(experiment: Experiment, origin: Mapping[str, Any]) -> str:
     """What the templates depend on; ``origin`` is the ancestor's record."""
     exclude = {"workers", "resources_per_worker", "use_gpu", "max_failures"}
+    exclude |= set() if experiment.distil.feature_weight else {"feature_weight"}  # so what was made without is kept
     settings = experiment.distil.model_dump(mode="json", exclude=exclude)
     shapes = experiment.templates.model_dump(mode="json")
     rule, augment = resampling(experiment), augment_of(experiment.data)
@@ -115,5 +116,6 @@ def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wo
         Templates.of(trained.auxiliary, family, rule, info).save(workspace.templates)
         return reached
 
-    sizes = MultiSize(model, family, size, rule, always=experiment.distil.auxiliary)
-    return Work("stage 1", experiment.distil.recipe, sizes, keep, teacher, sampler(experiment))
+    rules = experiment.distil
+    sizes = MultiSize(model, family, size, rule, always=rules.auxiliary)
+    return Work("stage 1", rules.recipe, sizes, keep, teacher, sampler(experiment), rules.feature_weight)

@@ -174,7 +174,8 @@ class Distil(Section):
 
     ``sizes`` are sampled, ``sizes_per_step`` of them a step, each in proportion to its cost to the power of
     ``-cost_power``: 0 is equal chance, 1 an equal share of the computing. Without sizes every batch is read at the
-    auxiliary size, with ``auxiliary`` at that size besides the drawn ones. The defaults are measured: docs/method.md.
+    auxiliary size, with ``auxiliary`` at that size besides the drawn ones. ``feature_weight`` adds the distance of
+    tokens from the ancestor's (:mod:`wave.features`). The defaults are measured: docs/method.md.
     """
 
     recipe: Recipe
@@ -186,6 +187,7 @@ class Distil(Section):
     sizes_per_step: Count = 1
     cost_power: Share = 0.75
     auxiliary: bool = False
+    feature_weight: Annotated[float, Field(ge=0)] = 0.0
 
     @property
     def passes(self) -> int:

@@ -43,6 +43,7 @@ class Work:
     keep: Callable[[nn.Module, dict[str, Any]], float]
     teacher: nn.Module | None = None
     sampler: Callable[[int], Sequence[TargetSpec]] | None = None
+    feature_weight: float = 0.0
 
 
 Build = Callable[[Experiment, Dataset, Workspace], Work]
@@ -168,7 +169,8 @@ def _worker(config: dict[str, Any]) -> None:
     recipe = work.recipe
     batches = training_batches(dataset, experiment.data, recipe.batch_size, experiment.seed, rank, world)
     teacher = work.teacher.to(device) if work.teacher is not None else None
-    if teacher is not None and isinstance(batches, MemoryBatches) and remembers(dataset, experiment.data, recipe):
+    remembered = remembers(dataset, experiment.data, recipe) and not work.feature_weight
+    if teacher is not None and isinstance(batches, MemoryBatches) and remembered:
         batches.remember(lambda images, read=teacher: read(images.to(device)), len(dataset.classes))
     trainer = Trainer(
         prepare_model(work.model, move_to_device=True),
@@ -176,6 +178,7 @@ def _worker(config: dict[str, Any]) -> None:
         recipe.total_steps(batches.steps_per_epoch),
         teacher=teacher,
         sampler=work.sampler,
+        feature_weight=work.feature_weight,
         num_classes=len(dataset.classes),
         seed=experiment.seed,
         device=device,

@@ -6,7 +6,7 @@ tensors are bound as plain attributes (they stay bound until the next forward, s
 recompute). DDP sees one forward, one backward, and each parameter once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .bank import TemplateBank
 from .errors import WaveError
 from .family import Family
+from .features import Features, Match, distance, read
 from .resample import Resampling, resample
 from .spec import TargetSpec
 from .vit import BANK, own_state, templated
@@ -24,9 +25,10 @@ from .vit import BANK, own_state, templated
 class MultiSize(nn.Module):
     """``model(images, targets)`` gives the logits (B, K) of each target, in that order.
 
-    ``auxiliary`` is a templated model of ``family``. Where there is no target, or with ``always=True``, it reads the
-    images too, and its logits come first. Raises :class:`WaveError` for a target the templates cannot build and
-    for one with other classes or images, which cannot read the same batch.
+    With the ancestor's features for these images, also their mean :func:`wave.features.distance` from the targets'.
+    ``auxiliary`` is a templated model of ``family``, the ancestor's. Where there is no target, or with ``always=True``,
+    it reads the images too, and its logits come first. Raises :class:`WaveError` for a target the templates cannot
+    build and for one with other classes or images, which cannot read the same batch.
     """
 
     def __init__(
@@ -46,15 +48,34 @@ class MultiSize(nn.Module):
         self.options = options
         self.checkpoint_activations = False
         self._skeletons: dict[TargetSpec, VisionTransformer] = {}
+        self._matches: dict[TargetSpec, Match] = {}
 
-    def forward(self, images: Tensor, targets: Sequence[TargetSpec] = ()) -> list[Tensor]:
-        if self.always or not targets:
-            return [self.auxiliary(images), *(self._bound(t)(images) for t in targets)]
-        logits = [self._bound(t)(images) for t in targets]
-        # DDP wants a gradient of every parameter: layers that no target reads get zero.
+    def forward(
+        self, images: Tensor, targets: Sequence[TargetSpec] = (), ancestor: Features | None = None
+    ) -> list[Tensor] | tuple[list[Tensor], Tensor]:
+        if ancestor is None:
+            return self._anchored([model(images) for _, model in self._models(targets)])
+        found = [(size, read(model, images)) for size, model in self._models(targets)]
+        apart = [distance(features, ancestor, self._match(size)) for size, features in found]
+        return self._anchored([features.logits for _, features in found]), torch.stack(apart).mean()
+
+    def _anchored(self, logits: list[Tensor]) -> list[Tensor]:
+        """DDP wants a gradient of every parameter: layers that no target reads get zero."""
         return [logits[0] + 0 * sum(p.sum() for p in self.parameters()), *logits[1:]]
 
-    def _bound(self, target: TargetSpec) -> nn.Module:
+    def _models(self, targets: Sequence[TargetSpec]) -> Iterator[tuple[TargetSpec, VisionTransformer]]:
+        if self.always or not targets:
+            yield self.size, self.auxiliary
+        for target in targets:
+            yield self.family.resolve(target), self._bound(target)
+
+    def _match(self, target: TargetSpec) -> Match:
+        if target not in self._matches:
+            spec = cast(TemplateBank, self.auxiliary.get_submodule(BANK)).spec
+            self._matches[target] = Match.of(self.family.size, self.size, target, spec, self.options)
+        return self._matches[target]
+
+    def _bound(self, target: TargetSpec) -> VisionTransformer:
         full = self.family.resolve(target)
         if (full.num_classes, full.img_size) != (self.size.num_classes, self.size.img_size):
             raise WaveError(

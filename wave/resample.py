@@ -62,7 +62,8 @@ def depth_map(source: int, target: int) -> list[float]:
     return [j * (source - 1) / max(target - 1, 1) for j in range(target)]
 
 
-def _round(x: float) -> int:
+def nearest(x: float) -> int:
+    """The layer that a position is closest to, halves upwards."""
     return math.floor(x + 0.5)
 
 
@@ -129,6 +130,13 @@ class _Width:
         return picked * factor
 
 
+def channel_map(spec: TemplateSpec, source: TargetSpec, target: TargetSpec, options: Resampling) -> list[int]:
+    """The source's channel of the residual stream that each of the target's is read off."""
+    if source.embed_dim == target.embed_dim:
+        return list(range(target.embed_dim))
+    return _Width(spec, source.embed_dim, target.embed_dim, options).channels("embed")
+
+
 def split_factors(index: Sequence[int], rows: int, strength: float, generator: torch.Generator) -> Tensor:
     """(rows, len(index)) factors of mean one over the copies of each source index, different in every row.
 
@@ -188,11 +196,11 @@ def _layers(state: Mapping[str, Tensor], source: int, target: int, mode: Depth) 
         else:
             result[name] = tensor
     growing = mode == "identity" and target > source
-    copied = {_round(i * (target - 1) / max(source - 1, 1)): i for i in range(source)} if growing else {}
+    copied = {nearest(i * (target - 1) / max(source - 1, 1)): i for i in range(source)} if growing else {}
     for j, x in enumerate(depth_map(source, target)):
         low = min(int(x), source - 1)
         high, weight = min(low + 1, source - 1), x - int(x)
-        for rest, tensor in by_layer[copied.get(j, _round(x))].items():
+        for rest, tensor in by_layer[copied.get(j, nearest(x))].items():
             if mode == "linear" and weight > 0:
                 tensor = torch.lerp(by_layer[low][rest], by_layer[high][rest], weight)
             if growing and j not in copied and rest.startswith(("attn.proj.", "mlp.fc2.")):

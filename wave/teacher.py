@@ -1,12 +1,15 @@
 """Teacher: the frozen ancestor, which reads the student's batches although its input statistics or size may differ."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import WaveError
+from .features import Features, read
 
 
 class Teacher(nn.Module):
@@ -50,10 +53,18 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(self._matched(images))
+        return logits
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Features:
+        """Logits with what leads to them."""
+        return read(cast(VisionTransformer, self.model), self._matched(images))
+
+    def _matched(self, images: Tensor) -> Tensor:
         x = images * self.scale + self.shift
         if x.shape[1] != self.channels:
             x = x.mean(1, keepdim=True) if self.channels == 1 else x.expand(-1, self.channels, -1, -1)
         if self.img_size is not None and tuple(x.shape[-2:]) != self.img_size:
             x = F.interpolate(x, self.img_size, mode="bilinear", align_corners=False, antialias=True)
-        logits: Tensor = self.model(x)
-        return logits
+        return x

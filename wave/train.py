@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from .errors import Diverged, WaveError
 from .recipe import Batch, Precision, Recipe
 from .spec import TargetSpec
+from .teacher import Teacher
 
 __all__ = ["Batch", "Metrics", "Precision", "Recipe", "Trainer", "distillation_loss"]
 
@@ -72,8 +73,9 @@ class Trainer:
 
     ``model`` gives logits, or a list of logits when called with ``sampler``'s sizes
     (:class:`wave.multisize.MultiSize`); it may be wrapped in DDP. ``batches(step)`` iterates over batches from that
-    step on. ``teacher`` gives logits for the same images unless batches carry them. Raises :class:`Diverged` at the
-    first report of a loss that is not finite.
+    step on. ``teacher`` gives logits for the same images unless batches carry them; with a ``feature_weight`` its
+    features too, and their distance from those of the model, a MultiSize, is added to the loss by this weight. Raises
+    :class:`Diverged` at the first report of a loss that is not finite.
     """
 
     def __init__(
@@ -84,11 +86,13 @@ class Trainer:
         *,
         teacher: nn.Module | None = None,
         sampler: Callable[[int], Sequence[TargetSpec]] | None = None,
+        feature_weight: float = 0.0,
         num_classes: int = 0,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
         self.model, self.recipe, self.steps, self.teacher = model, recipe, steps, teacher
+        self.feature_weight = feature_weight
         self.sampler, self.seed, self.device, self.step = sampler, seed, torch.device(device), 0
         self.inner: nn.Module = getattr(model, "module", model)
         if recipe.checkpoint_activations:
@@ -131,14 +135,21 @@ class Trainer:
                 )
             # A copy: timm mixes in place, and on the CPU these are the loader's own images.
             images, labels = cast(Any, self.mixup)(images.clone(), labels)
+        sizes, apart = self.sampler(self.step) if self.sampler else (), None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             teacher = cached.to(self.device) if cached is not None else None
-            if teacher is None and self.teacher is not None and self.recipe.kl_weight:
-                teacher = self.teacher(images)
-            outputs = self.model(images, self.sampler(self.step)) if self.sampler else self.model(images)
+            if self.feature_weight:
+                features = cast(Teacher, self.teacher).features(images)
+                teacher = features.logits
+                outputs, apart = self.model(images, sizes, features)
+            else:
+                if teacher is None and self.teacher is not None and self.recipe.kl_weight:
+                    teacher = self.teacher(images)
+                outputs = self.model(images, sizes) if self.sampler else self.model(images)
         outputs = [outputs] if isinstance(outputs, Tensor) else outputs
         losses = [distillation_loss(z, labels, teacher, self.recipe) for z in outputs]
-        return torch.stack(losses).mean()
+        loss = torch.stack(losses).mean()
+        return loss if apart is None else loss + self.feature_weight * apart
 
     def run(self, batches: Callable[[int], Iterator[Batch]], until: int | None = None) -> Iterator[Metrics]:
         """Train from the current step to ``until`` (default: the end), yielding every ``log_every`` steps and last."""
