@@ -1,9 +1,9 @@
 """WAVE: from one trained Vision Transformer, good initial weights for a Vision Transformer of any size.
 
 The method alone, torch and timm: read ``kron``, ``spec``, ``bank``, ``linear``, ``vit``, ``family``, ``resample``,
-``condense``, ``features``, ``multisize``, ``train``, ``initialise``, ``storage``, in this order. Stage 1 is :func:`condense` and a
-:class:`Trainer`; stage 2 is :func:`target_model` and a :class:`Trainer`; :func:`initialise` needs neither data nor
-training.
+``condense``, ``features``, ``multisize``, ``train``, ``initialise``, ``storage``, in this order. Stage 1 is
+:func:`condense` and a :class:`Trainer`; stage 2 is :func:`target_model` and a :class:`Trainer`; :func:`initialise`
+needs neither data nor training.
 """
 
 from .bank import TemplateBank
