@@ -216,8 +216,9 @@ def _read(path: Path) -> bytes:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    content = _read(path)
     try:
-        data = json.loads(_read(path))
+        data = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise WaveError(f"{path}: not valid JSON ({error}); the file was changed or cut short") from None
     if not isinstance(data, dict):
