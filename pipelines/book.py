@@ -116,9 +116,10 @@ def _switched_on(settings: Any) -> Any:
 
 
 def stage1_settings(experiment: Experiment) -> dict[str, Any]:
-    """What the stage 1 of a rival depends on: our budget."""
-    rules = experiment.distil
-    return {"recipe": rules.model_dump(mode="json", include={"recipe"}), "passes": rules.passes}
+    """What the stage 1 of a rival depends on: the recipe, and what our own costs."""
+    costs = {"recipe", "sizes", "sizes_per_step", "cost_power", "auxiliary", "feature_weight"}
+    settings: dict[str, Any] = _switched_on(experiment.distil.model_dump(mode="json", include=costs))
+    return settings
 
 
 def method_settings(experiment: Experiment) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from wave.vit import HEADS
 
 from . import ancestor
 from .config import Experiment, parse
-from .cost import BACKWARD, count_macs
+from .cost import BACKWARD, count_macs, rival_steps
 from .data import Dataset, open_dataset
 from .distil import resampling
 from .loader import Arrays, MemoryBatches, eval_batches, remembers
@@ -159,8 +159,8 @@ def rival_file(workspace: Workspace, method: str) -> Path:
 def train_rival(place: Place, arrays: Arrays, method: str) -> None:
     """The stage 1 of a rival that has its own, on the same images, steps, losses and optimiser as ours.
 
-    Ours reads each batch at the auxiliary and at sampled sizes; the rival takes that many more steps, so that both
-    make the same number of image passes.
+    Ours reads batches at sampled sizes and compares features; the rival takes more steps, so that it makes no fewer
+    image passes and no fewer multiply-accumulates (:func:`pipelines.cost.rival_steps`).
     """
     use_assigned_cpus()
     experiment, workspace = parse(place.settings), place.workspace
@@ -168,12 +168,13 @@ def train_rival(place: Place, arrays: Arrays, method: str) -> None:
     model, mean, std = ancestor.load(workspace.ancestor)
     make = BASELINES[method].stage1
     assert make is not None
-    stage1 = make(Family.of(model), experiment.seed, model)
+    family = Family.of(model)
+    stage1 = make(family, experiment.seed, model)
     recipe, images = distil.recipe, arrays["train_images"]
     batches = MemoryBatches(
         images, arrays["train_labels"], dataset.mean, dataset.std, recipe.batch_size, experiment.seed
     )
-    steps = recipe.total_steps(batches.steps_per_epoch) * distil.passes
+    steps = rival_steps(experiment, family, dataset)
     teacher = Teacher(model, dataset.mean, dataset.std, mean, std)
     if remembers(dataset, experiment.data, recipe):
         batches.remember(teacher, len(dataset.classes))

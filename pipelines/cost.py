@@ -1,5 +1,6 @@
 """What training costs: image passes, and multiply-accumulates of a size and of stage 1."""
 
+import math
 from collections import Counter
 
 from wave.family import Family
@@ -40,12 +41,20 @@ def stage1_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tup
     return images * rules.passes, BACKWARD * (rules.reads_auxiliary * own + drawn) * images + own * taught
 
 
+def rival_steps(experiment: Experiment, family: Family, dataset: Dataset) -> int:
+    """Steps of the stage 1 of a rival that has one, all of them at the ancestor's size: the fewest with neither fewer
+    image passes nor fewer multiply-accumulates than ours."""
+    ours, work = stage1_cost(experiment, family, dataset)
+    own, batch = count_macs(family, family.size), experiment.distil.recipe.batch_size
+    images = max(ours, (work / own - _teacher_passes(experiment, dataset, ours, 1)) / BACKWARD)
+    return math.ceil(images / batch)
+
+
 def rival_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tuple[int, float]:
-    """The same of the stage 1 of a rival that has one: all its steps at the ancestor's size, as many image passes as
-    ours makes."""
-    rules, own = experiment.distil, count_macs(family, family.size)
-    images = rules.recipe.num_images(dataset.num_rows("train")) * rules.passes
-    return images, own * (BACKWARD * images + _teacher_passes(experiment, dataset, images, 1))
+    """Image passes and multiply-accumulates of :func:`rival_steps`, the teacher's with them."""
+    images = rival_steps(experiment, family, dataset) * experiment.distil.recipe.batch_size
+    work = BACKWARD * images + _teacher_passes(experiment, dataset, images, 1)
+    return images, count_macs(family, family.size) * work
 
 
 def _teacher_passes(experiment: Experiment, dataset: Dataset, images: int, workers: int) -> float:

@@ -9,6 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from pipelines import preflight
 from pipelines.config import Data, Experiment, load
 from pipelines.convert import prepared
+from pipelines.cost import rival_steps
 from pipelines.evaluate import variants
 from pipelines.forecast import stages_cost
 from pipelines.stages import Stages
@@ -47,13 +48,14 @@ def test_variants_with_equal_templates_share_them(tmp_path: Path, family: Family
 
 
 def test_rows_say_what_stage_1_cost(tmp_path: Path, family: Family) -> None:
-    experiment = load(FILE)
+    experiment = load(FILE, ["distil.sizes={embed_dim=[48], depth=[3]}"])
     here = stages(tmp_path, experiment, family)
     here.shares["wave"] = {"share": 0.1, "share_all": 0.4}
     ours, tleg = here.facts("wave"), here.facts("tleg")
     recipe = experiment.distil.recipe
     images = (recipe.steps or 0) * recipe.batch_size  # one size a step
     assert ours["stage1_images"] == tleg["stage1_images"] == images
+    assert ours["stage1_macs"] < tleg["stage1_macs"]  # sizes smaller than the ancestor's: equal image passes
     assert ours["ancestor_dataset"] == "digits-28" and ours["share"] == 0.1
     # all at 96x6: three passes of training for each image; the teacher reads the 1,437 digits once
     assert tleg["stage1_macs"] == pytest.approx(11_900_000 * (3 * images + 1437), rel=0.1)
@@ -61,12 +63,20 @@ def test_rows_say_what_stage_1_cost(tmp_path: Path, family: Family) -> None:
     assert here.facts("dct") == {"ancestor_dataset": "digits-28"}
 
 
+def test_a_rival_makes_no_fewer_operations_than_ours(tmp_path: Path, family: Family) -> None:
+    here = stages(tmp_path, load(FILE), family)
+    here.shares["wave"] = {"share": 0.1, "share_all": 0.4}
+    ours, tleg = here.facts("wave"), here.facts("tleg")
+    assert 1 <= tleg["stage1_macs"] / ours["stage1_macs"] < 1.001  # by less than a step's
+    assert tleg["stage1_images"] > ours["stage1_images"]
+
+
 def test_the_stages_of_variants_and_rivals_are_counted_once(family: Family, tmp_path: Path) -> None:
     data = stages(tmp_path, load(FILE), family).dataset
     (variants_name, images, work), (rivals_name, more, _) = stages_cost(variants(load(FILE)), family, data)
-    assert (variants_name, rivals_name) == ("stage 1 of 15 variants", "stage 1 of 3 rivals")
-    assert images == (11 * 1690 + 3 * 2310 + 1840) * 32  # each at the cost of a quarter of ours
-    assert more == 3 * 6750 * 32 and work > 0
+    assert (variants_name, rivals_name) == ("stage 1 of 19 variants", "stage 1 of 3 rivals")
+    assert images == (15 * 1690 + 3 * 2310 + 1840) * 32  # each at the cost of a quarter of ours
+    assert more == 3 * rival_steps(load(FILE), family, data) * 32 and work > 0
     assert stages_cost(variants(load(FILE, ["evaluate.studies=[]"])), family, data) == []
 
 
