@@ -14,6 +14,7 @@ from wave.errors import WaveError
 from . import runs
 from .cell import Cell, is_ours
 from .config import Experiment
+from .loader import augment_of
 from .results import machine
 from .store import Store
 from .workspace import key_of
@@ -25,18 +26,18 @@ class Book:
     A cell is in it under the key of every setting that its rows depend on; bits that differ from machine to machine
     are not among them, so committed results hold elsewhere. ``experiments`` are those of our method and its variants,
     by name; "" is the comparison's own. Without a store nothing is logged. Raises :class:`WaveError` for a line that is
-    not a result.
+    not a result, and for a file that cannot be read or written.
     """
 
     def __init__(self, path: Path, experiments: Mapping[str, Experiment], store: Store | None = None) -> None:
         self.path, self.experiments, self.store = path, experiments, store
         self.parent: str | None = None
         self.kept: dict[str, list[dict[str, Any]]] = {}
-        if not path.is_file():
-            return
-        for number, text in enumerate(path.read_text().splitlines(), 1):
+        for number, text in enumerate(_text(path).splitlines(), 1):
             try:
                 row = json.loads(text)
+                if not all(isinstance(row[k], int | float) for k in ("steps", "accuracy", "seconds")):
+                    raise TypeError("not a number")
                 self.kept.setdefault(row["key"], []).append(row)
             except (ValueError, KeyError, TypeError):
                 raise WaveError(f"{path}: line {number} is not a result; delete that line and run again") from None
@@ -53,6 +54,8 @@ class Book:
             parts.append(stage1_settings(own))
         if cell.transfer:
             parts.append(Path(own.data.path).name)
+        if own.data.changes_images:
+            parts.append(augment_of(own.data))
         return key_of("cell", *_switched_on(parts))
 
     def keep(
@@ -107,6 +110,23 @@ class Book:
         return max(scores, key=lambda lr: scores[lr]) if scores else None
 
 
+def _text(path: Path) -> str:
+    """What is in the file, "" if there is none; tried for writing, and left as it was."""
+    there = path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+", encoding="utf-8") as file:
+            file.seek(0)
+            text = file.read()
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise WaveError(f"evaluate.results={path}: cannot be written: {error.strerror}; name another file") from None
+    except UnicodeDecodeError:
+        raise WaveError(f"evaluate.results={path}: is not text; name another file") from None
+    return text
+
+
 def _switched_on(settings: Any) -> Any:
     """Without what is off (None, 0, false, empty): a setting that comes later and is off by default keeps old keys."""
     if isinstance(settings, Mapping):
@@ -119,7 +139,7 @@ def stage1_settings(experiment: Experiment) -> dict[str, Any]:
     """What the stage 1 of a rival depends on: the recipe, and what our own costs."""
     costs = {"recipe", "sizes", "sizes_per_step", "cost_power", "auxiliary", "feature_weight"}
     settings: dict[str, Any] = _switched_on(experiment.distil.model_dump(mode="json", include=costs))
-    return settings
+    return {**settings, "augment": augment_of(experiment.data)} if experiment.data.changes_images else settings
 
 
 def method_settings(experiment: Experiment) -> dict[str, Any]:

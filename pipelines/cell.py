@@ -25,8 +25,8 @@ from .config import Experiment, parse
 from .cost import BACKWARD, count_macs, rival_steps
 from .data import Dataset, open_dataset
 from .distil import resampling
-from .loader import Arrays, MemoryBatches, eval_batches, remembers
-from .session import use_assigned_cpus
+from .loader import Arrays, MemoryBatches, eval_batches, remembers, training_batches
+from .session import assigned_device, use_assigned_cpus
 from .workspace import Workspace
 
 OURS = "wave"
@@ -88,37 +88,38 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
     )
     part = "held_out" if cell.held_out else "test"
     seen = arrays[f"{part}_images"], arrays[f"{part}_labels"]
-    start, total = time.perf_counter(), max(cell.steps)
-    model, spent = started(experiment, place.workspace, dataset, cell, batches, total)
-    forward = count_macs(Family.of(model), cell.target)
+    start, total, device = time.perf_counter(), max(cell.steps), assigned_device()
+    model, spent = started(experiment, place.workspace, dataset, cell, batches, total, device)
+    model, forward = model.to(device), count_macs(Family.of(model), cell.target)
     left = max(total - spent, 1)
     recipe = Recipe(
         steps=left, batch_size=rules.batch_size, lr=cell.lr, min_lr=min(1e-5, cell.lr), warmup_steps=min(10, left - 1),
         kl_weight=0,
     )  # fmt: skip
-    trainer = Trainer(model, recipe, left, seed=cell.seed)
+    trainer = Trainer(model, recipe, left, seed=cell.seed, device=device)
     rows: list[dict[str, Any]] = []
     for step in sorted({spent, *(s for s in cell.steps if s > spent)}):
         for _ in trainer.run(lambda s: batches(spent + s), until=step - spent) if step > spent else ():
             pass
         images, seconds = step * rules.batch_size, round(time.perf_counter() - start, 2)
-        reached = accuracy(model, eval_batches(*seen, dataset.mean, dataset.std, 100))
+        reached = accuracy(model, eval_batches(*seen, dataset.mean, dataset.std, 100), device)
         measured = {"steps": step, "accuracy": reached, "seconds": seconds, "images": images}
         rows.append({**asdict(cell), "budget": total, **measured, "macs": BACKWARD * forward * images})
     return rows
 
 
 def started(
-    experiment: Experiment, workspace: Workspace, dataset: Dataset, cell: Cell, batches: MemoryBatches, total: int
-) -> tuple[nn.Module, int]:
-    """The cell's model before training of all weights, and the steps that making it took."""
+    experiment: Experiment, workspace: Workspace, dataset: Dataset, cell: Cell, batches: MemoryBatches, total: int,
+    device: str = "cpu",
+) -> tuple[nn.Module, int]:  # fmt: skip
+    """The cell's model before training of all weights, and the steps on ``device`` that making it took."""
     origin, _, _ = ancestor.load(workspace.ancestor)
     family = Family.of(origin)
     with seeded(cell.seed):
         fresh = family.create(cell.target)
     if is_ours(cell.method):
         spent = min(experiment.evaluate.scaler_steps, total)
-        model: nn.Module = _ours(experiment, workspace, dataset, cell, batches, spent)
+        model: nn.Module = _ours(experiment, workspace, dataset, cell, batches, spent, device)
     else:
         rival, model = BASELINES[cell.method], family.create(cell.target)
         source: nn.Module = origin
@@ -126,6 +127,7 @@ def started(
             source = rival.stage1(family, experiment.seed, origin)
             source.load_state_dict(load_file(rival_file(workspace, cell.method)))
         spent = rival.steps
+        source = source.to(device if spent else "cpu")  # where its steps are made
         model.load_state_dict(rival.initialise(source, family, cell.target, cell.seed, batches))
     if cell.transfer:
         state = {k: v for k, v in fresh.state_dict().items() if k.split(".")[0] in HEADS}
@@ -134,8 +136,9 @@ def started(
 
 
 def _ours(
-    experiment: Experiment, workspace: Workspace, dataset: Dataset, cell: Cell, batches: MemoryBatches, steps: int
-) -> nn.Module:
+    experiment: Experiment, workspace: Workspace, dataset: Dataset, cell: Cell, batches: MemoryBatches, steps: int,
+    device: str,
+) -> nn.Module:  # fmt: skip
     templates, rules = Templates.load(workspace.templates), experiment.initialise
     model: nn.Module = target_model(
         templates, cell.target, scalers=rules.scalers, options=resampling(experiment), seed=cell.seed
@@ -144,11 +147,15 @@ def _ours(
         size = experiment.evaluate.batch_size
         recipe = replace(rules.recipe, steps=steps, epochs=None, batch_size=size, warmup_steps=min(10, steps - 1))
         teacher = ancestor.teacher_of(workspace, dataset) if recipe.kl_weight and not cell.transfer else None
-        trainer = Trainer(model, recipe, steps, teacher=teacher, seed=cell.seed)
+        classes = len(dataset.classes)
+        trainer = Trainer(
+            model.to(device), recipe, steps, teacher=teacher and teacher.to(device), num_classes=classes,
+            seed=cell.seed, device=device,
+        )  # fmt: skip
         for _ in trainer.run(batches):
             pass
         model = trainer.result
-    return plain_model(templates, model)
+    return plain_model(templates, model.cpu())
 
 
 def rival_file(workspace: Workspace, method: str) -> Path:
@@ -156,7 +163,7 @@ def rival_file(workspace: Workspace, method: str) -> Path:
     return workspace.root / "rivals" / method / "stage1.safetensors"
 
 
-def train_rival(place: Place, arrays: Arrays, method: str) -> None:
+def train_rival(place: Place, method: str) -> None:
     """The stage 1 of a rival that has its own, on the same images, steps, losses and optimiser as ours.
 
     Ours reads batches at sampled sizes and compares features; the rival takes more steps, so that it makes no fewer
@@ -170,17 +177,18 @@ def train_rival(place: Place, arrays: Arrays, method: str) -> None:
     assert make is not None
     family = Family.of(model)
     stage1 = make(family, experiment.seed, model)
-    recipe, images = distil.recipe, arrays["train_images"]
-    batches = MemoryBatches(
-        images, arrays["train_labels"], dataset.mean, dataset.std, recipe.batch_size, experiment.seed
-    )
+    recipe = distil.recipe
+    batches = training_batches(dataset, experiment.data, recipe.batch_size, experiment.seed)
     steps = rival_steps(experiment, family, dataset)
-    teacher = Teacher(model, dataset.mean, dataset.std, mean, std)
-    if remembers(dataset, experiment.data, recipe):
-        batches.remember(teacher, len(dataset.classes))
-    trainer = Trainer(stage1, recipe, steps, teacher=teacher, num_classes=len(dataset.classes), seed=experiment.seed)
+    device = assigned_device()
+    teacher, stage1 = Teacher(model, dataset.mean, dataset.std, mean, std).to(device), stage1.to(device)
+    if isinstance(batches, MemoryBatches) and remembers(dataset, experiment.data, recipe):
+        batches.remember(lambda images: teacher(images.to(device)), len(dataset.classes))
+    trainer = Trainer(
+        stage1, recipe, steps, teacher=teacher, num_classes=len(dataset.classes), seed=experiment.seed, device=device
+    )
     for _ in trainer.run(batches):
         pass
     with replacing(rival_file(workspace, method).parent) as folder:
-        state = {k: v.contiguous() for k, v in cast(nn.Module, trainer.result).state_dict().items()}
+        state = {k: v.cpu().contiguous() for k, v in cast(nn.Module, trainer.result).state_dict().items()}
         save_file(state, folder / "stage1.safetensors")

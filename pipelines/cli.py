@@ -144,7 +144,7 @@ def data(
     SOURCE/train/CLASS/*). FILE's own [data] says everything: no SOURCE, OUT or option but --set goes with it.
     """
     if kind.endswith(".toml"):
-        if places or image_size or held_out or statistics != "imagenet":
+        if places or image_size is not None or held_out or statistics != "imagenet":
             raise click.UsageError(f"{kind} says itself what is converted and how; change it by --set data.KEY=VALUE")
         _show(prepared(load(kind, overrides).data, say))
         return

@@ -195,7 +195,8 @@ class Experiment(Section):
     def _as_paper(self) -> None:
         if self.initialise.recipe is None:
             raise SettingError("preset", '="paper" trains random scalers: give [initialise.recipe]')
-        plain = {k: Distil.model_fields[k].default for k in ("sizes", "sizes_per_step", "cost_power", "auxiliary")}
+        ours = ("sizes", "sizes_per_step", "cost_power", "auxiliary", "feature_weight")
+        plain = {k: Distil.model_fields[k].default for k in ours}
         object.__setattr__(self, "distil", self.distil.model_copy(update=plain))
         object.__setattr__(self, "initialise", self.initialise.model_copy(update={"scalers": "random"}))
 

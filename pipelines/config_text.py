@@ -101,6 +101,9 @@ def one_line(
         lines[path] = lines.get(path) or text
     (path, first), rest = next(iter(lines.items())), len(lines) - 1
     by_hand = any(path == key or path.startswith((f"{key}.", f"{key}[")) for key in overridden)
+    by_hand = by_hand or (
+        first.startswith(f"{path} is not a key") and any(k.startswith(f"{path}.") for k in overridden)
+    )
     return ("--set " if by_hand else f"{where}: ") + first + (f" (and {rest} more)" if rest else "")
 
 

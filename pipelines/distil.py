@@ -100,7 +100,7 @@ def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wo
             raise WaveError(f"stage 1 ended with {type(trained).__name__}, not a MultiSize model")
         device = next(trained.parameters()).device
         reached = accuracy(trained.auxiliary, evaluation_batches(dataset, experiment.data, 256)(), device)
-        origin = workspace.record(workspace.ancestor, ancestor.key(experiment, dataset)) or {}
+        origin = workspace.noted(workspace.ancestor)  # whatever its key: a worker need not see a local source
         known = {k: origin.get(k) for k in ("key", "accuracy")}
         info = {
             "ancestor": {

@@ -12,7 +12,7 @@ from wave.baselines import BASELINES
 from wave.errors import WaveError
 from wave.family import Family
 
-from . import preflight
+from . import capacity, preflight
 from .book import Book
 from .cell import OURS, Cell, run_cell
 from .config import Experiment, load, parse, resolved
@@ -55,15 +55,17 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
         others = {s.name: prepared(s.data, say) for s in experiment.evaluate.studies if s.data is not None}
         found = preflight.check(experiment, dataset, workspace)
         family = Family.of(found.model)
-        preflight.check_machine(experiment, family)
-        preflight.check_comparison(experiments, family)
+        capacity.check(experiment, family)
+        capacity.check_cells(experiment)
+        preflight.check_comparison(experiments, family, dataset.num_rows("train"))
+        check_transfer(dataset, others)
         for study in experiment.evaluate.studies:
             check_held_out(experiment, study, others.get(study.name, dataset))
+        book = Book(results_path(experiment, workspace), experiments)
         write_text(workspace.root / SETTINGS, resolved(experiment))
-        store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
+        book.store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
         held.enter_context(session(experiment.cluster))
         origin = obtain(experiment, dataset, workspace, found)
-        book = Book(results_path(experiment, workspace), experiments, store)
         comparison = Comparison(book, Stages(experiments, workspace, dataset, family, origin))
         failed: dict[str, str] = {}
         status: Status = "KILLED"
@@ -104,6 +106,23 @@ def check_held_out(experiment: Experiment, study: Study, dataset: Dataset) -> No
             f"set another data.path and data.held_out = {dataset.num_rows('train') // 10}"
             + ("" if study.held_out else ", or one rate")
         )
+
+
+def check_transfer(dataset: Dataset, others: Mapping[str, Dataset]) -> None:
+    """Raise :class:`WaveError` for data of a study, by its name, that the ancestor's models cannot be trained on or
+    that results could not tell from another's."""
+    folders = {dataset.path.name: dataset.path}
+    for study, other in others.items():
+        where = f"evaluate.studies: {study}: {other.path}"
+        for what, own, found in (
+            ("classes", len(dataset.classes), len(other.classes)),
+            ("channels", dataset.shape[0], other.shape[0]),
+        ):
+            if own != found:
+                raise WaveError(f"{where} has {found} {what}, and the ancestor is for {own}; give data with {own}")
+        if folders.setdefault(other.path.name, other.path).resolve() != other.path.resolve():
+            text = f"and {folders[other.path.name]} have the same name, by which results tell data apart; rename one"
+            raise WaveError(f"{where} {text}")
 
 
 def results_path(experiment: Experiment, workspace: Workspace) -> Path:
@@ -151,7 +170,7 @@ class Comparison:
 
     def _do(self, what: str, dataset: Dataset, todo: Mapping[str, Cell]) -> dict[str, str]:
         methods = {c.method for c in todo.values()}
-        self.stages.prepare(methods, lambda: self._arrays(self.dataset))
+        self.stages.prepare(methods)
         places = {m: self.stages.place(m, dataset) for m in methods}
         facts = {m: self.stages.facts(m) for m in methods}
 
@@ -167,7 +186,9 @@ class Comparison:
             lambda c, r: self.book.keep(todo[c["run"]["key"]], r.get("rows"), facts[c["run"]["cell"]["method"]]),
         )
         storage, arrays = self.stages.workspace.ray, self._arrays(dataset)
-        results = tuner(storage, lambda c, arrays: trial(c["run"], arrays), arrays, configs, count).fit()
+        results = tuner(
+            storage, lambda c, arrays: trial(c["run"], arrays), arrays, configs, count, self.experiment.evaluate
+        ).fit()
         return {r.config["run"]["name"]: reason(r.error) for r in results if r.error is not None and r.config}
 
     def _arrays(self, dataset: Dataset) -> Arrays:

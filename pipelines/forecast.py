@@ -31,7 +31,7 @@ def plan(file: str, overrides: Sequence[str]) -> int:
 
     The minutes are those of this machine's CPUs, all of them busy, from a few seconds of real training at the
     ancestor's size; on a cluster divide by its speed. Raises :class:`WaveError` for what ``run`` refuses
-    before it starts Ray or MLflow.
+    before it starts Ray or MLflow, but for what only this machine is too small for.
     """
     experiment = load(file, overrides)
     dataset = prepared(experiment.data, say)

@@ -1,12 +1,11 @@
 """What can be seen to be wrong before anything is started or written: settings against data, ancestor and machine."""
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
+from torch import nn
 
 from wave.errors import WaveError
 from wave.family import Family
@@ -16,13 +15,12 @@ from wave.spec import KINDS, TargetSpec, TemplateSpec
 from wave.storage import Templates
 from wave.teacher import Teacher
 
-from . import ancestor, distil
+from . import ancestor, capacity, distil
 from .config import Experiment
 from .data import SPLITS, Dataset
 from .loader import augment_of, evaluation_batches, held_in_memory
 from .plan import check_world
 from .publish import check_names
-from .reading import memory_bytes
 from .source import Source, foresee
 from .stream import StreamBatches
 from .workspace import Workspace
@@ -36,8 +34,9 @@ def check(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Sou
     Looks at: the names in the registry; images and labels, whole if they are held in memory; the recipes; the
     ancestor; the templates; every size of stage 1 and stage 2; what an earlier run left in the workspace.
     """
+    check_names(experiment.mlflow.registered_model, suffix="-templates")
     for target in experiment.target_specs():
-        check_names(f"{experiment.mlflow.registered_model}-templates", target.name)
+        check_names(experiment.mlflow.registered_model, target.name)
     _check_data(experiment, dataset)
     source = foresee(experiment, dataset, workspace)
     with _named("ancestor"):
@@ -46,36 +45,6 @@ def check(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Sou
     _check_sizes(experiment, family)
     _check_templates(experiment, dataset, workspace)
     return source
-
-
-def check_machine(experiment: Experiment, family: Family) -> None:
-    """Raise :class:`WaveError` for what a Ray session of this machine alone would wait for without end."""
-    if experiment.cluster.address or os.environ.get("RAY_ADDRESS"):
-        return
-    have = {"CPU": float(experiment.cluster.num_cpus or os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-    least, stage1 = experiment.distil.worker_range[0], experiment.distil.resources_per_worker
-    need = {"GPU": float(experiment.distil.use_gpu), **stage1}
-    _fits("distil.workers", {name: least * amount for name, amount in need.items()}, have)
-    for target in experiment.target_specs():
-        full = family.resolve(target)
-        size = 4 * full.depth * full.embed_dim**2 * (4 + 2 * family.mlp_ratio)
-        if size > memory_bytes():
-            have_gb = memory_bytes() / 1e9
-            raise WaveError(
-                f"targets: {target.name} takes {size / 1e9:.0f} GB, this machine has {have_gb:.0f}; leave it out"
-            )
-        parameters = int(size / 4)
-        rule = experiment.initialise.resources_for(parameters)
-        _fits(f"initialise.resources for {target.name}", {"CPU": rule["cpu"], "GPU": rule["gpu"]}, have)
-
-
-def _fits(what: str, need: Mapping[str, float], have: Mapping[str, float]) -> None:
-    for name, amount in need.items():
-        if amount > have.get(name, 0.0):
-            raise WaveError(
-                f"{what}: {amount:g} {name} needed, this machine has {have.get(name, 0.0):g}; "
-                "ask for at most that, or join a larger machine with cluster.address"
-            )
 
 
 @contextmanager
@@ -108,7 +77,14 @@ def _check_data(experiment: Experiment, dataset: Dataset) -> None:
             next(StreamBatches(dataset, _FIRST, buffer=1)())
         else:
             next(evaluation_batches(dataset, settings.model_copy(update={"workers": 0}), _FIRST, split)())
-    rows, workers = dataset.num_rows("train"), experiment.distil.worker_range
+    rows, least = dataset.num_rows("train"), experiment.distil.worker_range[1] * max(1, settings.workers)
+    if rows < least:
+        raise WaveError(f"distil.workers: {rows} training images are too few for {least} loader processes")
+    _check_recipes(experiment, rows)
+
+
+def _check_recipes(experiment: Experiment, rows: int) -> None:
+    workers = experiment.distil.worker_range
     recipes: dict[str, tuple[Recipe | None, int]] = {
         "ancestor.recipe": (experiment.ancestor.recipe, rows),
         "distil.recipe": (experiment.distil.recipe, rows),
@@ -119,6 +95,8 @@ def _check_data(experiment: Experiment, dataset: Dataset) -> None:
             continue
         with _named(key):
             recipe.num_images(images)
+            if recipe.batch_size > images:
+                raise WaveError(f"batch_size={recipe.batch_size} is more than the {images} images; use at most that")
             worlds = range(workers[0], workers[1] + 1) if key != "initialise.recipe" else (1,)
             for world in worlds:
                 check_world(recipe.batch_size, 0, world)
@@ -129,8 +107,6 @@ def _check_data(experiment: Experiment, dataset: Dataset) -> None:
                     )
             if key == "ancestor.recipe" and not recipe.ce_weight:
                 raise WaveError("ce_weight=0 leaves no loss, for an ancestor has no teacher; set it to 1")
-    if rows < workers[1] * max(1, settings.workers):
-        raise WaveError(f"distil.workers: {rows} training images are too few for {workers[1]} workers")
 
 
 def _check_ancestor(experiment: Experiment, dataset: Dataset, source: Source, family: Family) -> None:
@@ -142,6 +118,10 @@ def _check_ancestor(experiment: Experiment, dataset: Dataset, source: Source, fa
             "templates are distilled on data with the ancestor's classes: fine-tune it on this data first and give it "
             'as local-dir:PATH or checkpoint:PATH, or train one here with source = "train"'
         )
+    if experiment.distil.feature_weight and not isinstance(source.model.patch_drop, nn.Identity):
+        raise WaveError(
+            "distil.feature_weight compares all tokens, and the ancestor's patch_drop_rate drops some; leave one out"
+        )
     with _named("ancestor"):
         family.resolve(size)
         Teacher(source.model, dataset.mean, dataset.std, source.mean, source.std)
@@ -152,12 +132,15 @@ def _check_ancestor(experiment: Experiment, dataset: Dataset, source: Source, fa
         )
 
 
-def check_comparison(experiments: Mapping[str, Experiment], family: Family) -> None:
+def check_comparison(experiments: Mapping[str, Experiment], family: Family, rows: int) -> None:
     """Raise :class:`WaveError` for a variant of our method that has no templates, or a size of a study that one of ours
-    cannot build; ``experiments`` are those of our method and its variants, by name."""
+    cannot build; ``experiments`` are those of our method and its variants, by name, ``rows`` training images."""
     for variant in experiments[""].evaluate.variants:
+        own = experiments[variant.name]
         with _named(f"evaluate.variants: {variant.name}"):
-            _check_stage1(experiments[variant.name], family)
+            _check_recipes(own, rows)
+            capacity.check(own, family)
+            _check_stage1(own, family)
     for study in experiments[""].evaluate.studies:
         for method in study.methods:
             if (own := experiments.get(method)) is None:

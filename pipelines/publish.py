@@ -20,12 +20,13 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
 
 
-def check_names(registered_model: str, alias: str | None = None) -> None:
-    """Raise WaveError unless MLflow takes both names."""
-    for what, name in (("registered model", registered_model), ("alias", alias)):
-        if name is not None and not _NAME.fullmatch(name):
-            near = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:200] or "digits"
-            raise WaveError(f"{what} name {name!r} has to be 1 to 200 of A-Z a-z 0-9 _ -; nearest is {near!r}")
+def check_names(registered_model: str, alias: str | None = None, suffix: str = "") -> None:
+    """Raise WaveError unless MLflow takes both names, and the first with ``suffix`` too."""
+    for what, name, more in (("registered model", registered_model, suffix), ("alias", alias, "")):
+        most = 200 - len(more)
+        if name is not None and not (_NAME.fullmatch(name) and len(name) <= most):
+            near = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:most] or "digits"
+            raise WaveError(f"{what} name {name!r} has to be 1 to {most} of A-Z a-z 0-9 _ -; nearest is {near!r}")
     if alias is not None and _RESERVED.fullmatch(alias):
         raise WaveError(
             f"alias {alias!r} is reserved by MLflow ('latest' and 'v' with a number); use 'd096-l06' or alike"

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -24,7 +25,8 @@ COLUMNS = (
 
 def machine() -> str:
     """What results say of the machine that made them."""
-    return f"{platform.machine()}, {os.cpu_count()} CPUs"
+    gpus = "".join(f", {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))
+    return f"{platform.machine()}, {os.cpu_count()} CPUs{gpus}"
 
 
 def write(root: Path, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> None:

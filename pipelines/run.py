@@ -8,7 +8,7 @@ from pathlib import Path
 from wave.errors import WaveError
 from wave.family import Family
 
-from . import distil, preflight, results
+from . import capacity, distil, preflight, results
 from .config import Experiment, load, resolved
 from .convert import prepared
 from .data import Dataset
@@ -52,7 +52,7 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
         dataset = data_of(experiment)
         experiment = pinned(experiment)
         source = preflight.check(experiment, dataset, workspace)
-        preflight.check_machine(experiment, Family.of(source.model))
+        capacity.check(experiment, Family.of(source.model))
         store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
         with session(experiment.cluster), registering(store, experiment.mlflow.registered_model):
             write_text(workspace.root / "resolved.toml", resolved(experiment))

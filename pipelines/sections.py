@@ -26,7 +26,7 @@ _PAIR = f"[rows, columns], each {_COUNT}"
 _KINDS = ", ".join(KINDS)
 
 
-MAX_SIDE = 8192
+MAX_SIDE, MAX_CLASSES = 8192, 2**24
 """Pixels of an image's side."""
 
 
@@ -50,7 +50,7 @@ class Size(Section):
 class TargetSize(Size):
     """A size to initialise; ``None`` means as the ancestor."""
 
-    num_classes: Annotated[int, Field(ge=1)] | None = None
+    num_classes: Annotated[int, Field(ge=1, le=MAX_CLASSES)] | None = None
     img_size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
     patch_size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
 

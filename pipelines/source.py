@@ -48,9 +48,13 @@ def pinned(experiment: Experiment) -> Experiment:
         if alias:
             version = client.get_model_version_by_alias(name, alias).version
         else:
-            version = max((int(v.version) for v in client.search_model_versions(f"name = '{name}'")), default=0)
+            client.get_registered_model(name)
+            found_versions = client.search_model_versions(f"name = '{name}'")
+            version = max((int(v.version) for v in found_versions), default=0)
     except MlflowException as error:
         raise _absent(uri, error) from None
+    if not version:
+        raise WaveError(f"ancestor.source={uri}: {name} has no version; see: python -m pipelines models list")
     source = experiment.ancestor.model_copy(update={"source": f"models:/{name}/{version}"})
     return experiment.model_copy(update={"ancestor": source})
 
@@ -128,4 +132,9 @@ def _from_registry(experiment: Experiment, uri: str) -> Source:
 
 
 def _absent(uri: str, error: MlflowException) -> WaveError:
-    return WaveError(f"ancestor.source={uri}: {first_line(error)}; see: python -m pipelines models list")
+    form = (
+        "" if re.fullmatch(r"models:/.+(/[^/]+|@[^@/]+)", uri) else "; write models:/NAME/VERSION or models:/NAME@ALIAS"
+    )
+    return WaveError(
+        f"ancestor.source={uri}: {first_line(error).rstrip('.')}{form}; see: python -m pipelines models list"
+    )

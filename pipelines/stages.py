@@ -25,6 +25,7 @@ from .data import Dataset
 from .initialise import reason
 from .loader import Arrays
 from .progress import Count
+from .studies import Evaluate
 from .workspace import Workspace, key_of, write_text
 
 
@@ -56,9 +57,9 @@ class Stages:
         """See :func:`owners`."""
         return owners(self.experiments, self.origin)
 
-    def prepare(self, methods: set[str], arrays: Callable[[], Arrays]) -> None:
-        """Make the templates and the rivals' stages 1 of these methods that are not there yet; ``arrays`` gives the
-        ancestor's data. Raises :class:`WaveError`."""
+    def prepare(self, methods: set[str]) -> None:
+        """Make the templates and the rivals' stages 1 of these methods that are not there yet. Raises
+        :class:`WaveError`."""
         for method in sorted(m for m in methods if is_ours(m)):
             self._distil(method)
         settings = stage1_settings(self.experiments[""])
@@ -70,11 +71,11 @@ class Stages:
         place = self.place(OURS, self.dataset)
 
         def trial(config: dict[str, Any], arrays: Arrays) -> None:
-            train_rival(place, arrays, config["run"])
+            train_rival(place, config["run"])
             tune.report({"done": 1})
 
         count = Count("rivals' stage 1", len(missing), lambda c: c["run"])
-        for result in tuner(self.workspace.ray, trial, arrays(), missing, count).fit():
+        for result in tuner(self.workspace.ray, trial, {}, missing, count, self.experiments[""].evaluate).fit():
             if result.error is not None:
                 raise WaveError(f"a rival's stage 1 failed: {reason(result.error)}")
         for method in missing:
@@ -117,10 +118,13 @@ def owners(experiments: Mapping[str, Experiment], origin: Mapping[str, Any]) -> 
     return {m: first.setdefault(distil.key(e, origin), m) for m, e in named.items()}
 
 
-def tuner(storage: Path, trial: Callable[..., None], arrays: Arrays, configs: Sequence[Any], count: Count) -> Tuner:
-    """One trial a configuration, a CPU each; ``trial`` is called with ``{"run": configuration}`` and the arrays."""
+def tuner(
+    storage: Path, trial: Callable[..., None], arrays: Arrays, configs: Sequence[Any], count: Count, rules: Evaluate
+) -> Tuner:
+    """One trial a configuration, with ``rules``' share of the machine; ``trial`` is called with ``{"run":
+    configuration}`` and the arrays."""
     return Tuner(
-        tune.with_resources(tune.with_parameters(trial, arrays=arrays), {"cpu": 1}),
+        tune.with_resources(tune.with_parameters(trial, arrays=arrays), {"cpu": rules.cpus, "gpu": rules.gpus}),
         param_space={"run": tune.grid_search(list(configs))},
         tune_config=TuneConfig(reuse_actors=True),
         run_config=RunConfig(

@@ -28,6 +28,7 @@ from .workspace import exclusive
 PROBE_SECONDS = 8.0
 """How long opening waits for a server's answer or a database's lock; afterwards MLflow's own retries (minutes) hold."""
 
+_CHATTY = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store", "mlflow.utils")
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433}
 
 
@@ -63,7 +64,7 @@ def open_store(tracking_uri: str, experiment: str, workdir: Path) -> Store:
     """
     uri, artifacts = _resolve(tracking_uri, workdir)
     # fifty lines on a schema being made, and one on waiting for each version
-    for logger in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
+    for logger in _CHATTY:
         logging.getLogger(logger).setLevel(logging.WARNING)
     with _alone(uri), explained(uri):
         _probe(uri, create=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from .rules import SettingError, matches
-from .sections import Count, Data, PathText, Section, Size
+from .sections import Amount, Count, Data, PathText, Section, Size
 
 Budget = Literal["full", "smoke"]
 Rates = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
@@ -48,6 +48,15 @@ class Study(Section):
     held_out: bool = False
     data: Data | None = None
 
+    @model_validator(mode="after")
+    def _effects(self) -> Self:
+        for key in ("workers", "in_memory", "augment", "hflip", "random_crop", "color_jitter", "reprob"):
+            if self.data is not None and getattr(self.data, key) != Data.model_fields[key].default:
+                raise SettingError(
+                    f"data.{key}", "has no effect: cells read unchanged images from memory; leave it out"
+                )
+        return self
+
     def smaller(self) -> "Study":
         """The same methods at the first and the last size, one seed, one rate, :data:`SMOKE_STEPS` steps; of
         variants of ours the first two and the last, since each may have a stage 1 of its own."""
@@ -67,7 +76,8 @@ class Study(Section):
 
 class Evaluate(Section):
     """The comparison; see :mod:`pipelines.evaluate`. Every cell reads batches of ``batch_size``; ``scaler_steps`` of
-    its steps train our scalers alone by ``[initialise.recipe]``."""
+    its steps train our scalers alone by ``[initialise.recipe]``. Each cell and each rival's stage 1 gets ``cpus`` and
+    ``gpus``."""
 
     studies: Annotated[list[Study], Field(default_factory=list)]
     variants: Annotated[list[Variant], Field(default_factory=list)]
@@ -76,10 +86,14 @@ class Evaluate(Section):
     scaler_steps: Annotated[int, Field(ge=0)] = 0
     train_images: Annotated[int, Field(ge=0)] = 0
     test_images: Annotated[int, Field(ge=0)] = 0
+    cpus: Amount = 1.0
+    gpus: Amount = 0.0
     results: PathText = ""
 
     @model_validator(mode="after")
     def _unique(self) -> Self:
+        if not self.cpus and not self.gpus:
+            raise SettingError("cpus", "=0 and gpus=0 give a cell nothing; set cpus = 1")
         for key in ("studies", "variants"):
             counts = Counter(entry.name for entry in getattr(self, key))
             if twice := [name for name, count in counts.items() if count > 1]:

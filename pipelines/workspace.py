@@ -133,16 +133,17 @@ class Workspace:
 
     def record(self, folder: Path, key: str) -> dict[str, Any] | None:
         """What was recorded when ``folder`` was finished under this key; None if it was not, or something is gone."""
+        data = self.noted(folder)
+        whole = data.get("key") == key and all((folder / f).is_file() for f in data.get("files", ()))
+        return data if whole else None
+
+    def noted(self, folder: Path) -> dict[str, Any]:
+        """What was recorded when ``folder`` was finished last, under any key; empty if nothing was."""
         try:
             data = json.loads(self._record_path(folder).read_text())
         except (OSError, ValueError):
-            return None
-        whole = (
-            isinstance(data, dict)
-            and data.get("key") == key
-            and all((folder / f).is_file() for f in data.get("files", ()))
-        )
-        return cast(dict[str, Any], data) if whole else None
+            return {}
+        return cast(dict[str, Any], data) if isinstance(data, dict) else {}
 
     def finish(self, folder: Path, key: str, record: Mapping[str, Any]) -> dict[str, Any]:
         """Record that ``folder`` is done; call it after its files are in place."""

@@ -12,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
+from .errors import WaveError
 from .resample import Resampling, channel_map, depth_map, nearest
 from .spec import TargetSpec, TemplateSpec
 
@@ -53,14 +54,20 @@ class Match:
 
 
 def distance(student: Features, ancestor: Features, match: Match) -> Tensor:
-    """Mean squared error of tokens, each normalised over its channels, in mean over the pairs of layers, plus that of
-    what the head reads, in units of its variance."""
+    """Mean squared error of tokens in mean over the pairs of layers, plus that of what the head reads; each token is
+    normalised over its channels, so that the mean over images is the mean over workers. Raises :class:`WaveError` for
+    different numbers of tokens."""
     channels = torch.tensor(match.channels, device=student.pooled.device)
-    wanted = ancestor.pooled.float()
-    found = F.mse_loss(student.pooled.float(), wanted[:, channels]) / wanted.var()
-    width = [len(match.channels)]
+
+    def error(a: Tensor, b: Tensor) -> Tensor:
+        if a.shape[:-1] != b.shape[:-1]:
+            raise WaveError(
+                f"features of {a.shape[-2]} and {b.shape[-2]} tokens cannot be compared: keep patches as they are"
+            )
+        a, b = (F.layer_norm(x.float(), [len(match.channels)]) for x in (a, b[..., channels]))
+        return F.mse_loss(a, b)
+
+    found = error(student.pooled, ancestor.pooled)
     for layer, source in match.layers:
-        both = (student.tokens[layer], ancestor.tokens[source][..., channels])
-        a, b = (F.layer_norm(x.float(), width) for x in both)
-        found = found + F.mse_loss(a, b) / len(match.layers)
+        found = found + error(student.tokens[layer], ancestor.tokens[source]) / len(match.layers)
     return found

@@ -18,6 +18,7 @@ from .spec import KINDS, Axis, Kind, TemplateSpec
 
 PATHS: Mapping[Kind, tuple[str, str]] = {k: ("attn" if k in ("qkv", "proj") else "mlp", k) for k in KINDS}
 HEADS = ("head", "head_dist")
+POOLINGS = ("token", "avg", "max", "avgmax")
 BANK = "templates"
 
 
@@ -44,8 +45,8 @@ def check_supported(model: nn.Module) -> VisionTransformer:
     for where, part, wanted in parts:
         if type(part) is not wanted:
             raise WaveError(f"{name}.{where} is {type(part).__name__}; only timm's {wanted.__name__} is supported")
-    if vit.attn_pool is not None:
-        raise WaveError(f"{name} pools by attention ({vit.global_pool}); use token, avg, max or avgmax pooling")
+    if vit.attn_pool is not None or vit.global_pool not in POOLINGS:
+        raise WaveError(f"{name} has global_pool={vit.global_pool!r}; supported are {', '.join(POOLINGS)}")
     if any(getattr(block.attn, "gate", None) is not None for block in blocks_of(vit)):
         raise WaveError(f"{name} has gated attention, which is not supported")
     return vit

@@ -32,15 +32,17 @@ def run_page(folder: str) -> Path:
     try:
         data = json.loads((root / "results.json").read_text())
         rows: list[Mapping[str, Any]] = data["sizes"]
+        if not rows:
+            raise WaveError(f"{root}/results.json holds no sizes; run the experiment first")
+        image = png(picture(data, rows), dpi=120)
+        text = page(data, rows, image)
     except OSError as error:
         raise WaveError(f"{root}/results.json: {error.strerror}; give the output folder of a finished run") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise WaveError(f"{root}/results.json: not the results of a run ({error})") from None
-    if not rows:
-        raise WaveError(f"{root}/results.json holds no sizes; run the experiment first")
-    image = png(picture(data, rows), dpi=120)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise WaveError(f"{root}/results.json: not the results of a run ({why})") from None
     write_bytes(root / "report.png", image)
-    write_text(root / "report.html", page(data, rows, image))
+    write_text(root / "report.html", text)
     return root / "report.html"
 
 

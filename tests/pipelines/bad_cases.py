@@ -56,6 +56,8 @@ def s(*texts: str) -> tuple[str, ...]:
     return texts
 
 
+ONE = 'evaluate.studies=[{name="one", methods=["wave"], sizes=[{embed_dim=32, depth=2}], learning_rates=[1e-3]}]'
+
 CASES = [
     # the command line
     Case("no such command", s("'rnu'", "--help"), argv=("rnu",)),
@@ -229,6 +231,25 @@ CASES = [
     Case("evaluate an impossible size", s("distil.sizes: d040-l02: embed_dim=40"), ("distil.sizes.embed_dim=[40]", 'evaluate.studies=[{name="one", methods=["wave"], sizes=[{embed_dim=32, depth=2}]}]'), argv=("evaluate", "x.toml")),
     Case("evaluate an unknown method", s("'wavee'"), ('evaluate.studies=[{name="one", methods=["wavee"], sizes=[{embed_dim=32, depth=2}]}]',), argv=("evaluate", "x.toml")),
     Case("evaluate an unknown key", s("evaluate.sise is not a key"), ("evaluate.sise=1",), argv=("evaluate", "x.toml")),
+    Case("results that are a folder", s("evaluate.results=runs: cannot be written: Is a directory"), ("evaluate.results=runs", ONE), argv=("evaluate", "x.toml"), spoil=lambda here, world: (here / "runs").mkdir(exist_ok=True)),
+    Case("results that are no text", s("evaluate.results=rows.jsonl: is not text"), ("evaluate.results=rows.jsonl", ONE), argv=("evaluate", "x.toml"), spoil=lambda here, world: (here / "rows.jsonl").write_bytes(b"\xff\xfe{")),
+    Case("results without an accuracy", s("rows.jsonl: line 1 is not a result"), ("evaluate.results=rows.jsonl", ONE), argv=("evaluate", "x.toml"), spoil=lambda here, world: (here / "rows.jsonl").write_text('{"key": "k"}\n')),
+    Case("cells on a GPU that is not there", s("evaluate.cpus, evaluate.gpus: 64 GPU needed"), ("evaluate.gpus=64", ONE), argv=("evaluate", "x.toml")),
+    Case("cells on nothing", s("evaluate.cpus=0 and gpus=0 give a cell nothing; set cpus = 1"), ("evaluate.cpus=0", ONE), argv=("evaluate", "x.toml")),
+    Case("variant too large for the machine", s("evaluate.variants: wave_x: distil.workers: 100000 CPU needed"), (ONE, 'evaluate.variants=[{name="wave_x", set=["distil.resources_per_worker={CPU=100000}"]}]'), argv=("evaluate", "x.toml")),
+    Case("variant that warms up for longer than it trains", s("evaluate.variants: wave_x: distil.recipe: warmup_steps=500"), (ONE, 'evaluate.variants=[{name="wave_x", set=["distil.recipe.warmup_steps=500"]}]'), argv=("evaluate", "x.toml")),
+    Case("study that mirrors its images", s(r"data.hflip has no effect: cells read unchanged images"), (ONE.replace("[1e-3]}", '[1e-3], data={path="data/digits", hflip=0.5}}'),), argv=("evaluate", "x.toml")),
+    Case("tokens that are not pooled", s("global_pool=''; supported are token, avg, max, avgmax"), (*TRAIN, 'ancestor.model_args.global_pool=""')),
+    Case("features of dropped patches", s("distil.feature_weight compares all tokens, and the ancestor's patch_drop_rate drops some"), (*TRAIN, "ancestor.model_args.patch_drop_rate=0.5", "distil.feature_weight=1")),
+    Case("classes beyond any memory", s("num_classes=100000000000 should be less than or equal to 16777216"), ("targets.grid=", "targets.sizes=[{embed_dim=32,depth=2,num_classes=100000000000}]")),
+    Case("batch of more images than there are", s("distil.recipe: batch_size=100000000 is more than the [0-9]+ images"), ("distil.recipe.batch_size=100000000",)),
+    Case("registered model with a space", s("registered model name 'a b' has to be 1 to 190 of .*nearest is 'a-b'"), ("mlflow.registered_model=a b",)),
+    Case("misspelt section by hand", s("error: --set dtaa is not a key; nearest: data"), ("dtaa.path=x",)),
+    Case("quoted section by hand", s('error: --set "data is not a key; nearest: data'), ('"data.path"=x',)),
+    Case("side of zero for an experiment", s("x.toml says itself what is converted and how"), argv=("data", "x.toml", "--image-size", "0")),
+    Case("report on a run with holes", s("holes/results.json: not the results of a run", "'ancestor' is missing"), argv=("report", "holes"), spoil=file("holes/results.json", '{"sizes": [{}]}')),
+    Case("registered model without a version", s("models:/digits: ", "write models:/NAME/VERSION or models:/NAME@ALIAS"), ("ancestor.source=models:/digits",)),
+    Case("registered model that is none, the latest", s("ancestor.source=models:/none/latest: .*none.* not found; see"), ("ancestor.source=models:/none/latest",)),
     Case("report on nothing", s("results.json: No such file", "finished run"), argv=("report", "nowhere")),
 ]  # fmt: skip
 

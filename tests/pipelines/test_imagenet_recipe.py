@@ -50,5 +50,7 @@ def test_the_file_runs_on_tiny_data(folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((folder / "runs/imagenet-deit-base/results.json").read_text())
     assert [row["size"] for row in results["sizes"]] == ["d064-l01", "d128-l01", "d064-l02", "d128-l02"]
+    origin = json.loads((folder / "runs/imagenet-deit-base/templates/templates.json").read_text())["info"]["ancestor"]
+    assert origin["source"] == "local-dir:deit" and origin["key"] and 0 <= origin["accuracy"] <= 1
     model = timm.create_model(f"local-dir:{folder}/runs/imagenet-deit-base/models/d064-l02", pretrained=True)
     assert model(torch.zeros(1, 3, 224, 224)).isfinite().all()

@@ -82,7 +82,7 @@ def test_the_stages_of_variants_and_rivals_are_counted_once(family: Family, tmp_
 
 @pytest.mark.parametrize("file", [FILE, OTHER])
 def test_every_size_of_every_study_can_be_built(file: Path, family: Family) -> None:
-    preflight.check_comparison(variants(load(file)), family)
+    preflight.check_comparison(variants(load(file)), family, 55_000)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_variant_that_cannot_be_built_is_one_line(override: str, text: str, fa
     study = '{name="one", methods=["wave_x"], sizes=[{embed_dim=64, depth=6}]}'
     found = load(FILE, [f"evaluate.variants=[{{{override}}}]", f"evaluate.studies=[{study}]"])
     with pytest.raises(WaveError, match=text):
-        preflight.check_comparison(variants(found), family)
+        preflight.check_comparison(variants(found), family, 55_000)
 
 
 def test_transfer_runs_both_ways_with_the_same_methods_and_sizes() -> None:

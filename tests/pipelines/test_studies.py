@@ -1,16 +1,19 @@
 """The comparison's settings and results file: variants, the smoke budget, what a cell's key depends on, kept once."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipelines import distil
 from pipelines.book import Book
 from pipelines.cell import Cell, unreachable
-from pipelines.config import Experiment, load, parse, resolved
+from pipelines.config import Data, Experiment, load, parse, resolved
 from pipelines.config_text import apply_overrides, read_toml
-from pipelines.evaluate import variants
+from pipelines.convert import prepared
+from pipelines.evaluate import check_transfer, variants
 from pipelines.images import resized
 from pipelines.store import open_store
 from tests.pipelines.support import ROOT
@@ -18,6 +21,7 @@ from wave.errors import WaveError
 from wave.spec import TargetSpec
 
 FILE = ROOT / "pipelines/experiments/fashion_mnist.toml"
+ARTIFACT = ROOT / "benchmarks/artifacts/fashion-mnist"
 CELL = Cell("dct", 96, 4, 0, 1e-3, (50, 200), "fashion-mnist")
 NO_STUDIES = "evaluate.studies=[]"
 VARIANT = 'evaluate.variants=[{name="wave_few", set=["templates.count=8"]}]'
@@ -80,6 +84,25 @@ def test_a_key_depends_on_what_the_rows_depend_on(tmp_path: Path) -> None:
     assert len({here.key(c) for c in (CELL, replace(CELL, seed=1), replace(CELL, lr=3e-4), ours, tleg)}) == 5
     faster = book(tmp_path, parse(apply_overrides(table, ["distil.workers=1"])))
     assert faster.key(ours) == here.key(ours)
+    mirrored = book(tmp_path, parse(apply_overrides(table, ["data.hflip=0.5"])))
+    assert all(mirrored.key(c) != here.key(c) for c in (CELL, ours, tleg))  # the ancestor's training too
+
+
+def test_committed_templates_are_those_of_the_file() -> None:
+    """A run in a clone that holds the artifact makes them again if this key changes."""
+    origin, templates = (json.loads((ARTIFACT / f"{name}.json").read_text()) for name in ("ancestor", "templates"))
+    assert distil.key(load(FILE), origin) == templates["key"]
+    assert distil.key(load(FILE, ["distil.feature_weight=1"]), origin) != templates["key"]
+
+
+def test_data_of_a_study_fits_the_ancestor_and_has_a_name_of_its_own(tmp_path: Path) -> None:
+    first, second, small = (tmp_path / name / "digits" for name in "abc")
+    own, other = (prepared(Data(path=str(path), convert="digits", image_size=28)) for path in (first, second))
+    check_transfer(own, {"one": own})
+    with pytest.raises(WaveError, match=r"one: .*/b/digits and .*/a/digits have the same name"):
+        check_transfer(own, {"one": other})
+    with pytest.raises(WaveError, match="has 9 classes, and the ancestor is for 10; give data with 10"):
+        check_transfer(own, {"one": replace(other, path=small, meta=replace(other.meta, classes=other.classes[:9]))})
 
 
 @pytest.mark.parametrize(
@@ -119,9 +142,11 @@ def test_a_cell_is_kept_once_and_logged(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_no_result_is_named(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"key": "a"}\nnot json\n')
-    with pytest.raises(WaveError, match="line 2 is not a result"):
-        book(tmp_path, load(FILE))
+    result = '{"key": "a", "steps": 0, "accuracy": 0.5, "seconds": 1.0}\n'
+    for wrong in ("not json", '{"key": "b"}', "3", '{"key": "b", "steps": "0", "accuracy": 0.5, "seconds": 1.0}'):
+        (tmp_path / "rows.jsonl").write_text(result + wrong + "\n")
+        with pytest.raises(WaveError, match="line 2 is not a result"):
+            book(tmp_path, load(FILE))
 
 
 def test_variants_of_ours_reach_every_size() -> None:

@@ -7,12 +7,12 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.wave.models import exact, images, spec_of, tiny
-from wave import Batch, Family, MultiSize, Recipe, SizeSampler, TargetSpec, Trainer, condense
+from wave import Batch, Family, MultiSize, Recipe, SizeSampler, TargetSpec, Teacher, Trainer, condense
 
 SIZES = [TargetSpec(8, 1), TargetSpec(32, 3), TargetSpec(24, 2), TargetSpec(16, 4)]
 
 
-MODES = ("one size", "many sizes", "many without the auxiliary one")
+MODES = ("one size", "many sizes", "many without the auxiliary one", "features")
 
 
 def build(mode: str) -> torch.nn.Module:
@@ -29,7 +29,9 @@ def train(model: torch.nn.Module, mode: str, part: slice) -> dict[str, torch.Ten
     """Three steps; the gradients of the last and the parameters after it."""
     recipe = Recipe(steps=3, log_every=1, lr=1e-3, clip_grad=0)
     sampler = None if mode == MODES[0] else SizeSampler(SIZES, 2 if mode == MODES[1] else 1, seed=1)
-    trainer = Trainer(model, recipe, 3, sampler=sampler)
+    teacher = Teacher(tiny(seed=7), [0.5] * 3, [0.5] * 3) if mode == MODES[3] else None
+    weight = 1.0 if teacher is not None else 0.0
+    trainer = Trainer(model, recipe, 3, teacher=teacher, sampler=sampler, feature_weight=weight)
 
     def batches(step: int):
         for i in range(step, 3):

@@ -41,7 +41,7 @@ def model(seed: int = 0) -> nn.Module:
 
 
 def trainer(net: nn.Module | None = None, steps: int = 6, **settings: object) -> Trainer:
-    extra = {k: settings.pop(k) for k in ("teacher", "sampler", "seed") if k in settings}
+    extra = {k: settings.pop(k) for k in ("teacher", "sampler", "seed", "feature_weight") if k in settings}
     recipe = Recipe(**{"steps": steps, "lr": 1e-2, "log_every": 1, **settings})
     return Trainer(model() if net is None else net, recipe, steps, num_classes=5, **extra)
 
@@ -206,6 +206,13 @@ EVERYTHING: dict[str, Callable[[], dict[str, object]]] = {
     "bfloat16": lambda: {"precision": "bfloat16"},
     "checkpointing": lambda: {"checkpoint_activations": True},
     "sizes": lambda: {"sampler": SizeSampler([TargetSpec(32, 2), TargetSpec(8, 1), TargetSpec(24, 3)], seed=2)},
+    "features": lambda: {
+        "teacher": Teacher(tiny(seed=7), MEAN, STD),
+        "sampler": SizeSampler([TargetSpec(32, 2), TargetSpec(8, 1), TargetSpec(24, 3)], seed=2),
+        "feature_weight": 1.0,
+        "precision": "bfloat16",
+        "checkpoint_activations": True,
+    },
     "all": lambda: {
         "ema_decay": 0.9,
         "mixup": 0.5,

@@ -139,17 +139,19 @@ def initialise(
 ) -> dict[str, Tensor]:
     """The grown weights after :data:`STEPS` steps on the coefficients alone (:class:`Growth`, :data:`RECIPE`).
 
-    The classifier is grown with the residual stream when the classes are equal; otherwise a drawn one is. Images and
-    patches of another size are resized before growing. Raises :class:`WaveError` without ``batches``.
+    The steps are made where the ancestor is. The classifier is grown with the residual stream when the classes are
+    equal; otherwise a drawn one is. Images and patches of another size are resized before growing. Raises
+    :class:`WaveError` without ``batches``.
     """
     check_reach("ligo", growth_only, family, target)
     if batches is None:
         raise WaveError(f"ligo trains its coefficients for {STEPS} steps and needs batches of training data")
     full = family.resolve(target)
     small = replace(full, embed_dim=family.size.embed_dim, depth=family.size.depth)
-    source = complete(dense(ancestor), family, small, seed)
-    growth = Growth(source, family, full, seed)
-    for _ in Trainer(growth, RECIPE, STEPS, seed=seed).run(batches):
+    device = next(ancestor.parameters()).device
+    source = {name: tensor.to(device) for name, tensor in complete(dense(ancestor), family, small, seed).items()}
+    growth = Growth(source, family, full, seed).to(device)
+    for _ in Trainer(growth, RECIPE, STEPS, seed=seed, device=device).run(batches):
         pass
     with torch.no_grad():
         return complete(growth.state(), replace_size(family, full), full, seed)
