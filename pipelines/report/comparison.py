@@ -45,7 +45,8 @@ def _summary(evidence: Evidence) -> Part:
     source = evidence.source
     name = evidence.experiment.name
     part.text += [
-        f"Settings of {name}, by python -m pipelines evaluate; {dates[0]} to {dates[-1]}; {', '.join(machines)}.",
+        f"Settings of {name}, by python -m pipelines evaluate; {dates[0]} to {dates[-1]}; "
+        f"on {' and on '.join(machines)}.",
         f"The ancestor is {source.embed_dim} wide and {source.depth} deep; sizes are width x depth. Accuracy "
         "on the test set, unless a study says otherwise, in per cent, ± one standard deviation over seeds; the best of "
         "a column is bold; learning rates were chosen on held-out training images.",

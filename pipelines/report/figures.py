@@ -91,9 +91,9 @@ def cost_figure(costs: Sequence[Cost]) -> Figure:
     figure, panels = plt.subplots(1, len(costs), figsize=(6 * len(costs), 4.4), layout="constrained", squeeze=False)
     for axes, cost in zip(panels[0], costs, strict=True):
         n = range(len(cost.sizes) + 1)
-        ours = [sum(cost.ours[:k]) for k in n]
+        ours, direct = ([k * sum(one) / len(cost.sizes) for k in n] for one in (cost.ours, cost.direct))
         first, second = cost.steps
-        axes.plot(n, [sum(cost.direct[:k]) for k in n], color="black", label=f"direct, {second} steps a size")
+        axes.plot(n, direct, color="black", label=f"direct, {second} steps a size")
         axes.plot(n, [cost.stage1 + x for x in ours], "C0", linewidth=2.2, label=f"ours: stage 1, {first} steps a size")
         axes.axhline(cost.stage1, color="C0", linestyle=":", label="ours with no training of sizes")
         if cost.ancestor is not None:
@@ -104,7 +104,12 @@ def cost_figure(costs: Sequence[Cost]) -> Figure:
         if even is not None and even <= len(cost.sizes):
             axes.axvline(even, color="grey", linewidth=0.8)
             axes.text(even + 0.1, 0.6, f"break-even at {even}", transform=axes.get_xaxis_transform(), fontsize=9)
-        axes.set(xlabel="number of sizes", ylabel=UNITS[cost.unit], title=f"total {UNITS[cost.unit]}", ylim=(0, None))
+        axes.set(
+            xlabel="number of sizes of average cost",
+            ylabel=UNITS[cost.unit],
+            title=f"total {UNITS[cost.unit]}",
+            ylim=(0, None),
+        )
         axes.grid(alpha=0.3)
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

@@ -65,7 +65,9 @@ def groups(found: Found) -> list[tuple[str, list[TargetSpec]]]:
 
 
 def study_tables(found: Found) -> list[Table]:
-    """Method x size, a table a group of sizes and number of steps."""
+    """Method x size, a table a group of sizes and number of steps; of one method alone one table, size x steps."""
+    if len(found.study.methods) == 1:
+        return [_alone(found, found.study.methods[0])]
     tables: list[Table] = []
     for name, sizes in groups(found):
         for steps in found.steps:
@@ -73,6 +75,12 @@ def study_tables(found: Found) -> list[Table]:
             title = f"{found.study.name}{', ' if name else ''}{name}: {after}"
             tables.append(_scores(title, found, sizes, steps))
     return tables
+
+
+def _alone(found: Found, method: str) -> Table:
+    sizes = [size for _, some in groups(found) for size in some]
+    rows = [[Text(f"{s.embed_dim} x {s.depth}"), *(_text(found, method, s, n) for n in found.steps)] for s in sizes]
+    return Table(f"{found.study.name}: {method}", ["size", *(f"after {n} steps" for n in found.steps)], rows)
 
 
 def _scores(title: str, found: Found, sizes: Sequence[TargetSpec], steps: int) -> Table:
@@ -83,17 +91,16 @@ def _scores(title: str, found: Found, sizes: Sequence[TargetSpec], steps: int) -
             best[size] = _shown(max(scores, key=lambda s: s.mean))
     rows: list[list[Text]] = []
     for method in found.study.methods:
-        cells = [Text(method)]
-        for size in sizes:
-            score = found.score(method, size, steps)
-            if score is None:
-                cells.append(Text(found.absent(method, size, steps), faint=True))
-            else:
-                wanted = len(found.study.seeds)
-                few = f" ({score.seeds} of {wanted} seeds)" if score.seeds < wanted else ""
-                cells.append(Text(f"{score}{few}", bold=_shown(score) == best[size]))
-        rows.append(cells)
+        rows.append([Text(method), *(_text(found, method, size, steps, best.get(size)) for size in sizes)])
     return Table(title, ["method", *(f"{s.embed_dim} x {s.depth}" for s in sizes)], rows)
+
+
+def _text(found: Found, method: str, size: TargetSpec, steps: int, best: str | None = None) -> Text:
+    score, wanted = found.score(method, size, steps), len(found.study.seeds)
+    if score is None:
+        return Text(found.absent(method, size, steps), faint=True)
+    few = f" ({score.seeds} of {wanted} seeds)" if score.seeds < wanted else ""
+    return Text(f"{score}{few}", bold=_shown(score) == best)
 
 
 def _shown(score: Score) -> str:

@@ -86,6 +86,16 @@ def test_a_table_holds_mean_spread_best_and_what_is_missing(folder: Path) -> Non
     assert sizes.mean("dct", 200) == pytest.approx((0.90 + 0.905) / 2)
 
 
+def test_a_study_of_one_method_is_one_table_without_a_best(folder: Path) -> None:
+    (table,) = study_tables(Evidence(experiment(folder)).studies[2])
+    assert table.markdown().splitlines()[2:] == [
+        "| size | after 0 steps | after 200 steps | after 3000 steps |",
+        "| --- | ---: | ---: | ---: |",
+        "| 64 x 6 | 10.0 | 50.0 | 89.0 |",
+        "| 96 x 4 | 10.0 | 50.0 | 89.0 |",
+    ]
+
+
 def test_ligo_has_no_row_before_its_own_steps(folder: Path) -> None:
     found = Evidence(experiment(folder)).studies[0]
     found.grid.sizes.append(TargetSpec(128, 6))
