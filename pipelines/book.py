@@ -3,7 +3,7 @@
 import datetime
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,12 @@ class Book:
         self.path, self.experiments, self.store = path, experiments, store
         self.parent: str | None = None
         self.kept: dict[str, list[dict[str, Any]]] = {}
-        for number, text in enumerate(_text(path).splitlines(), 1):
-            try:
-                row = json.loads(text)
-                if not all(isinstance(row[k], int | float) for k in ("steps", "accuracy", "seconds")):
-                    raise TypeError("not a number")
-                self.kept.setdefault(row["key"], []).append(row)
-            except (ValueError, KeyError, TypeError):
-                raise WaveError(f"{path}: line {number} is not a result; delete that line and run again") from None
+        for row in _rows(path):
+            before = [r for r in self.kept.get(row["key"], []) if r["steps"] != row["steps"]]
+            self.kept[row["key"]] = [*before, row]
+        cut = [k for k, rows in self.kept.items() if max(r["steps"] for r in rows) < rows[0].get("budget", 0)]
+        for key in cut:  # off while the cell was written
+            del self.kept[key]
 
     def key(self, cell: Cell) -> str:
         """Settings of the cell, of the comparison, of the ancestor, and of stage 1 where the method has one; on other
@@ -108,6 +106,27 @@ class Book:
             if self.key(cell) in self.kept
         }
         return max(scores, key=lambda lr: scores[lr]) if scores else None
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The file's rows; a last line that was cut off while it was written is taken out of the file."""
+    text = _text(path)
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if not all(isinstance(row[k], int | float) for k in ("steps", "accuracy", "seconds")):
+                raise TypeError("not a number")
+            row["key"] = str(row["key"])
+            yield row
+        except (ValueError, KeyError, TypeError):
+            if line.endswith("\n"):
+                raise WaveError(f"{path}: line {number} is not a result; delete that line and run again") from None
+            os.truncate(path, len("".join(lines[:-1]).encode()))
+            return
+    if text and not text.endswith("\n"):
+        with path.open("a") as file:
+            file.write("\n")
 
 
 def _text(path: Path) -> str:

@@ -90,7 +90,10 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
     seen = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     start, total, device = time.perf_counter(), max(cell.steps), assigned_device()
     model, spent = started(experiment, place.workspace, dataset, cell, batches, total, device)
-    model, forward = model.to(device), count_macs(Family.of(model), cell.target)
+    model, forward, teacher = model.to(device), count_macs(Family.of(model), cell.target), 0
+    if spent and _taught(experiment, cell):
+        origin = Family.of(ancestor.load(place.workspace.ancestor)[0])
+        teacher = count_macs(origin, origin.size)
     left = max(total - spent, 1)
     recipe = Recipe(
         steps=left, batch_size=rules.batch_size, lr=cell.lr, min_lr=min(1e-5, cell.lr), warmup_steps=min(10, left - 1),
@@ -104,7 +107,8 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
         images, seconds = step * rules.batch_size, round(time.perf_counter() - start, 2)
         reached = accuracy(model, eval_batches(*seen, dataset.mean, dataset.std, 100), device)
         measured = {"steps": step, "accuracy": reached, "seconds": seconds, "images": images}
-        rows.append({**asdict(cell), "budget": total, **measured, "macs": BACKWARD * forward * images})
+        work = BACKWARD * forward * images + teacher * min(step, spent) * rules.batch_size
+        rows.append({**asdict(cell), "budget": total, **measured, "macs": work})
     return rows
 
 
@@ -115,10 +119,10 @@ def started(
     """The cell's model before training of all weights, and the steps on ``device`` that making it took."""
     origin, _, _ = ancestor.load(workspace.ancestor)
     family = Family.of(origin)
-    with seeded(cell.seed):
-        fresh = family.create(cell.target)
+    if cell.transfer:
+        _draw_classifier(origin, family.size, family, cell.seed)
     if is_ours(cell.method):
-        spent = min(experiment.evaluate.scaler_steps, total)
+        spent = min(experiment.evaluate.scaler_steps, total) if experiment.initialise.recipe is not None else 0
         model: nn.Module = _ours(experiment, workspace, dataset, cell, batches, spent, device)
     else:
         rival, model = BASELINES[cell.method], family.create(cell.target)
@@ -129,10 +133,22 @@ def started(
         spent = rival.steps
         source = source.to(device if spent else "cpu")  # where its steps are made
         model.load_state_dict(rival.initialise(source, family, cell.target, cell.seed, batches))
-    if cell.transfer:
-        state = {k: v for k, v in fresh.state_dict().items() if k.split(".")[0] in HEADS}
-        model.load_state_dict(state, strict=False)
+    if cell.transfer and not spent:  # what steps were made for has trained a drawn one
+        _draw_classifier(model, cell.target, family, cell.seed)
     return model, spent
+
+
+def _draw_classifier(model: nn.Module, size: TargetSpec, family: Family, seed: int) -> None:
+    """Put that of timm's random start in place of the model's own, the same for every method."""
+    with seeded(seed):
+        drawn = family.create(size).state_dict()
+    model.load_state_dict({k: v for k, v in drawn.items() if k.split(".")[0] in HEADS}, strict=False)
+
+
+def _taught(experiment: Experiment, cell: Cell) -> bool:
+    """Whether steps on our scalers have the ancestor's logits, which are for its own classes."""
+    recipe = experiment.initialise.recipe
+    return is_ours(cell.method) and recipe is not None and recipe.kl_weight > 0 and not cell.transfer
 
 
 def _ours(
@@ -143,10 +159,14 @@ def _ours(
     model: nn.Module = target_model(
         templates, cell.target, scalers=rules.scalers, options=resampling(experiment), seed=cell.seed
     )
+    if cell.transfer:
+        _draw_classifier(model, cell.target, templates.family, cell.seed)
     if steps and rules.recipe is not None:
-        size = experiment.evaluate.batch_size
-        recipe = replace(rules.recipe, steps=steps, epochs=None, batch_size=size, warmup_steps=min(10, steps - 1))
-        teacher = ancestor.teacher_of(workspace, dataset) if recipe.kl_weight and not cell.transfer else None
+        recipe = replace(
+            rules.recipe, steps=steps, epochs=None, batch_size=experiment.evaluate.batch_size, lr=cell.lr,
+            min_lr=min(rules.recipe.min_lr, cell.lr), warmup_steps=min(10, steps - 1),
+        )  # fmt: skip
+        teacher = ancestor.teacher_of(workspace, dataset) if _taught(experiment, cell) else None
         classes = len(dataset.classes)
         trainer = Trainer(
             model.to(device), recipe, steps, teacher=teacher and teacher.to(device), num_classes=classes,

@@ -22,7 +22,13 @@ def compare(experiment: Experiment, into: str | None = None) -> Path:
     """Write ``report/`` in the experiment's output folder: ``comparison.html``, a PNG a figure, ``tables.md``; put the
     tables between the markers of the Markdown file ``into``. Returns the page's path; raises :class:`WaveError`."""
     evidence = Evidence(experiment)
-    studies = [_study(found, changes(evidence)) for found in evidence.studies]
+    studies: list[Part | None] = []
+    judged: dict[str, set[int]] = {}
+    for found in evidence.studies:
+        seen = judged.setdefault(found.grid.dataset, set())
+        studies.append(_study(found, changes(evidence), seen))
+        if any(v.won or v.level or v.lost for v in verdicts(found)):
+            seen.update(found.steps)
     parts = [_direct(evidence), *studies, _structure(evidence)]
     parts = [_summary(evidence), *(part for part in parts if part is not None)]
     text = markdown(experiment.name, parts)
@@ -72,7 +78,7 @@ def changes(evidence: Evidence) -> dict[str, str]:
     return {name: ", ".join(s for s in entries if s not in shared) for name, entries in sets.items()}
 
 
-def _study(found: Found, changed: dict[str, str]) -> Part | None:
+def _study(found: Found, changed: dict[str, str], judged: set[int]) -> Part | None:
     if not found.rows:
         return None
     where = f", on {found.grid.dataset}" if found.grid.transfer else ""
@@ -86,10 +92,10 @@ def _study(found: Found, changed: dict[str, str]) -> Part | None:
     if shared and variants:
         part.add("share", "Accuracy against the share of the ancestor's parameters", share_figure(found))
         part.add("ablations", "One setting changed at a time", ablation_figure(found, changed))
-    if judged := [v for v in verdicts(found) if v.won or v.level or v.lost]:
-        part.tables.append(verdict_table(found, judged))
+    if counted := [v for v in verdicts(found, judged) if v.won or v.level or v.lost]:
+        part.tables.append(verdict_table(found, counted))
         part.text.append(RULE)
-        part.lists = losses(judged) or ["nowhere in this study"]
+        part.lists = losses(counted) or ["nowhere in this study"]
     part.tables += study_tables(found)
     return part
 

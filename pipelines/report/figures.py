@@ -143,7 +143,9 @@ def share_figure(found: Found) -> Figure | None:
         when = f"after {steps} steps" if steps else "at step 0"
         axes.set(xscale="log", xlabel="% of the ancestor's parameters", title=f"{when}, mean of {_sizes(found)}")
         axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.set_xticks([2, 5, 10, 20, 50, 100])
+        axes.set_xticks([0.5, 1, 2, 5, 10, 20, 50, 100])
+        if max(axes.get_ylim()) > ENOUGH:
+            axes.set_ylim(ENOUGH, None)
         axes.grid(alpha=0.3)
     title = "filled: templates alone; hollow: with scalers and small tensors"
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, title=title)
@@ -163,7 +165,7 @@ def _families(shares: dict[str, tuple[float, float, str]]) -> dict[str, list[tup
             block = ""
         else:
             continue
-        result.setdefault(f"{block}x{block}" if block else "one head", []).append((method, (share, whole)))
+        result.setdefault(f"{block}x{block}" if block else "the default block", []).append((method, (share, whole)))
     return result
 
 
@@ -186,7 +188,7 @@ def ablation_figure(found: Found, changed: Mapping[str, str]) -> Figure | None:
         axes.bar_label(bars, [f"{100 * v:.1f}" for _, v in known], fontsize=8, padding=2)
     labels = [f"{m}: {short}" if (short := _short(changed.get(m, ""))) else m for m in methods]
     axes.set_yticks(range(len(methods)), labels)
-    axes.set(xlabel=f"test accuracy, mean of {_sizes(found)}", xlim=(0, 1), ylim=(len(methods) - 0.4, -0.6))
+    axes.set(xlabel=f"test accuracy, mean of {_sizes(found)}", xlim=(FLOOR, None), ylim=(len(methods) - 0.4, -0.6))
     axes.grid(axis="x", alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
     return figure

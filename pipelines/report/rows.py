@@ -28,6 +28,12 @@ class Score(NamedTuple):
     spread: float
     seeds: int
 
+    @classmethod
+    def of(cls, accuracies: list[float]) -> "Score | None":
+        """None of nothing."""
+        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+        return cls(statistics.mean(accuracies), spread, len(accuracies)) if accuracies else None
+
     def __str__(self) -> str:
         return f"{100 * self.mean:.1f}" + (f" ±{100 * self.spread:.1f}" if self.seeds > 1 else "")
 
@@ -46,9 +52,7 @@ class Found:
 
     def score(self, method: str, size: TargetSpec, steps: int) -> Score | None:
         """None where nothing is kept."""
-        here = [r["accuracy"] for r in self.of(method, size) if r["steps"] == steps]
-        spread = statistics.stdev(here) if len(here) > 1 else 0.0
-        return Score(statistics.mean(here), spread, len(here)) if here else None
+        return Score.of([r["accuracy"] for r in self.of(method, size) if r["steps"] == steps])
 
     def of(self, method: str, size: TargetSpec) -> list[Row]:
         """All rows of a method at a size."""

@@ -78,7 +78,7 @@ def study_tables(found: Found) -> list[Table]:
 
 
 def _alone(found: Found, method: str) -> Table:
-    sizes = [size for _, some in groups(found) for size in some]
+    sizes = sorted(found.grid.sizes, key=lambda s: (s.embed_dim, s.depth))
     rows = [[Text(f"{s.embed_dim} x {s.depth}"), *(_text(found, method, s, n) for n in found.steps)] for s in sizes]
     return Table(f"{found.study.name}: {method}", ["size", *(f"after {n} steps" for n in found.steps)], rows)
 

@@ -57,6 +57,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
                 row = {
                     **asdict(cell),
                     "steps": step,
+                    "budget": max(steps),
                     "accuracy": accuracy,
                     "seconds": 1.0,
                     "images": 64 * step,
@@ -120,7 +121,15 @@ def test_the_break_even_point_counts_stage_1(folder: Path) -> None:
     assert macs.stage1 == 3_200_000 and macs.direct == [640 * 3000] * 2
     table = against_direct(evidence)
     assert table is not None
-    assert [cell.text for cell in table.rows[0]] == ["96 x 4", "80.0", "87.0", "50.0", "89.0", "by 3000"]
+    assert [cell.text for cell in table.rows[0]] == [
+        "64 x 6",
+        "80.5 ±0.7",
+        "87.5 ±0.7",
+        "50.0",
+        "89.0",
+        "-8.50",
+        "-1.50",
+    ]
 
 
 def test_without_the_cost_of_stage_1_no_break_even_is_shown(folder: Path) -> None:
@@ -150,7 +159,7 @@ def test_the_page_loads_nothing_and_says_what_is_missing(folder: Path) -> None:
 
 def test_rows_of_other_settings_are_counted_and_not_shown(folder: Path) -> None:
     with (folder / "rows.jsonl").open("a") as file:
-        file.write(json.dumps({**rows(folder)[0], "key": "of other settings", "accuracy": 0.0}) + "\n")
+        file.write(json.dumps({**rows(folder)[2], "key": "of other settings", "accuracy": 0.0}) + "\n")
     evidence = Evidence(experiment(folder))
     assert evidence.others == 1
     assert min(row["accuracy"] for row in evidence.rows) > 0.05

@@ -149,6 +149,20 @@ def test_a_line_that_is_no_result_is_named(tmp_path: Path) -> None:
             book(tmp_path, load(FILE))
 
 
+@pytest.mark.parametrize(
+    "rest", ['{"key": "b", "ste', '{"key": "b", "steps": 0, "accuracy": 0.5, "seconds": 1.0, "budget": 50}\n']
+)
+def test_what_was_cut_off_is_done_again(rest: str, tmp_path: Path) -> None:
+    result = '{"key": "a", "steps": 50, "accuracy": 0.5, "seconds": 1.0, "budget": 50}\n'
+    path = tmp_path / "rows.jsonl"
+    path.write_text(result + rest)
+    assert list(book(tmp_path, load(FILE)).kept) == ["a"]
+    with path.open("a") as file:
+        file.write(result.replace('"a"', '"b"'))
+    again = book(tmp_path, load(FILE)).kept
+    assert list(again) == ["a", "b"] and again["b"][-1]["steps"] == 50
+
+
 def test_variants_of_ours_reach_every_size() -> None:
     source, wide = TargetSpec(96, 6), TargetSpec(144, 3)
     assert unreachable("wave_few", source, wide) is None and unreachable("tleg", source, wide) == "depth only"
