@@ -49,7 +49,7 @@ def main(file: str, out: str) -> None:
             place = stages.place(method, dataset)
             for size in [s for s in grid.sizes[: 2 * SIZES] if s in grid.reached(method)][:SIZES]:
                 cell = Cell(method, size.embed_dim, size.depth, 0, 1e-3, (1,), dataset.path.name)
-                model, _ = started(experiment, place.workspace, dataset, cell, batches, 1)
+                model = started(experiment, place.workspace, dataset, cell, batches, 1).model
                 row = {"method": method, "embed_dim": size.embed_dim, "depth": size.depth}
                 row |= scales(model) | curvature(model.eval(), seen.images, seen.labels)
                 print(json.dumps(row), file=rows, flush=True)

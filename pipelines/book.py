@@ -19,6 +19,9 @@ from .results import machine
 from .store import Store
 from .workspace import key_of
 
+_BEGIN = '{"method": '
+"""Of every line that is written here."""
+
 
 class Book:
     """The results file and the MLflow runs of its cells.
@@ -26,7 +29,7 @@ class Book:
     A cell is in it under the key of every setting that its rows depend on; bits that differ from machine to machine
     are not among them, so committed results hold elsewhere. ``experiments`` are those of our method and its variants,
     by name; "" is the comparison's own. Without a store nothing is logged. Raises :class:`WaveError` for a line that is
-    not a result, and for a file that cannot be read or written.
+    not a result and for a file that cannot be read; :func:`ready` tries whether it can be written.
     """
 
     def __init__(self, path: Path, experiments: Mapping[str, Experiment], store: Store | None = None) -> None:
@@ -108,42 +111,55 @@ class Book:
         return max(scores, key=lambda lr: scores[lr]) if scores else None
 
 
+def ready(path: Path) -> None:
+    """Make a results file ready to be added to: a line that was cut off while it was written is taken out of it, and
+    one that lacks its end gets it. Raises :class:`WaveError` for a file that cannot be written."""
+    there = path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            file.seek(0)
+            whole, _, last = file.read().rpartition(b"\n")
+            if _cut_off(last.decode("utf-8", "replace")):
+                file.truncate(len(whole) + 1 if whole else 0)
+            elif last:
+                file.write(b"\n")
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise WaveError(f"evaluate.results={path}: cannot be written: {error.strerror}; name another file") from None
+
+
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The file's rows; a last line that was cut off while it was written is taken out of the file."""
-    text = _text(path)
-    lines = text.splitlines(keepends=True)
+    """The file's rows, none if there is no file; a last line that was cut off is not one."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    except OSError as error:
+        raise WaveError(f"evaluate.results={path}: cannot be read: {error.strerror}; name another file") from None
+    except UnicodeDecodeError:
+        raise WaveError(f"evaluate.results={path}: is not text; name another file") from None
     for number, line in enumerate(lines, 1):
+        if number == len(lines) and _cut_off(line):
+            return
         try:
             row = json.loads(line)
             if not all(isinstance(row[k], int | float) for k in ("steps", "accuracy", "seconds")):
                 raise TypeError("not a number")
             row["key"] = str(row["key"])
-            yield row
         except (ValueError, KeyError, TypeError):
-            if line.endswith("\n"):
-                raise WaveError(f"{path}: line {number} is not a result; delete that line and run again") from None
-            os.truncate(path, len("".join(lines[:-1]).encode()))
-            return
-    if text and not text.endswith("\n"):
-        with path.open("a") as file:
-            file.write("\n")
+            raise WaveError(f"{path}: line {number} is not a result; delete that line and run again") from None
+        yield row
 
 
-def _text(path: Path) -> str:
-    """What is in the file, "" if there is none; tried for writing, and left as it was."""
-    there = path.exists()
+def _cut_off(line: str) -> bool:
+    """Whether a last line is the beginning of one of ours."""
+    if not line or line.endswith("\n") or not (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
+        return False
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+", encoding="utf-8") as file:
-            file.seek(0)
-            text = file.read()
-        if not there:
-            path.unlink()
-    except OSError as error:
-        raise WaveError(f"evaluate.results={path}: cannot be written: {error.strerror}; name another file") from None
-    except UnicodeDecodeError:
-        raise WaveError(f"evaluate.results={path}: is not text; name another file") from None
-    return text
+        json.loads(line)
+    except ValueError:
+        return True
+    return False
 
 
 def _switched_on(settings: Any) -> Any:

@@ -15,12 +15,10 @@ from .reading import memory_bytes
 
 def check(experiment: Experiment, family: Family) -> None:
     """Raise :class:`WaveError` for what a Ray session of this machine alone would wait for without end."""
+    check_workers(experiment)
     have = _have(experiment)
     if have is None:
         return
-    least, stage1 = experiment.distil.worker_range[0], experiment.distil.resources_per_worker
-    need = {"GPU": float(experiment.distil.use_gpu), **stage1}
-    _fits("distil.workers", {name: least * amount for name, amount in need.items()}, have)
     for target in experiment.target_specs():
         full = family.resolve(target)
         size = 4 * full.depth * full.embed_dim**2 * (4 + 2 * family.mlp_ratio)
@@ -34,6 +32,15 @@ def check(experiment: Experiment, family: Family) -> None:
         parameters = int(size / 4)
         rule = experiment.initialise.resources_for(parameters)
         _fits(f"initialise.resources for {target.name}", {"CPU": rule["cpu"], "GPU": rule["gpu"]}, have)
+
+
+def check_workers(experiment: Experiment) -> None:
+    """The same for the workers of stage 1."""
+    have = _have(experiment)
+    if have is not None:
+        least, stage1 = experiment.distil.worker_range[0], experiment.distil.resources_per_worker
+        need = {"GPU": float(experiment.distil.use_gpu), **stage1}
+        _fits("distil.workers", {name: least * amount for name, amount in need.items()}, have)
 
 
 def check_cells(experiment: Experiment) -> None:

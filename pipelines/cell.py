@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wave.baselines import BASELINES
-from wave.baselines.base import seeded
+from wave.baselines.base import fresh
 from wave.family import Family
 from wave.initialise import plain_model, target_model
 from wave.measure import accuracy
@@ -89,11 +89,8 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
     part = "held_out" if cell.held_out else "test"
     seen = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     start, total, device = time.perf_counter(), max(cell.steps), assigned_device()
-    model, spent = started(experiment, place.workspace, dataset, cell, batches, total, device)
-    model, forward, teacher = model.to(device), count_macs(Family.of(model), cell.target), 0
-    if spent and _taught(experiment, cell):
-        origin = Family.of(ancestor.load(place.workspace.ancestor)[0])
-        teacher = count_macs(origin, origin.size)
+    model, spent, teacher = started(experiment, place.workspace, dataset, cell, batches, total, device)
+    model, forward = model.to(device), count_macs(Family.of(model), cell.target)
     left = max(total - spent, 1)
     recipe = Recipe(
         steps=left, batch_size=rules.batch_size, lr=cell.lr, min_lr=min(1e-5, cell.lr), warmup_steps=min(10, left - 1),
@@ -112,36 +109,44 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
     return rows
 
 
+class Start(NamedTuple):
+    """A cell's model before training of all weights, the steps that making it took, and the multiply-accumulates that a
+    teacher added for each of their images."""
+
+    model: nn.Module
+    steps: int
+    teacher: int
+
+
 def started(
     experiment: Experiment, workspace: Workspace, dataset: Dataset, cell: Cell, batches: MemoryBatches, total: int,
     device: str = "cpu",
-) -> tuple[nn.Module, int]:  # fmt: skip
-    """The cell's model before training of all weights, and the steps on ``device`` that making it took."""
+) -> Start:  # fmt: skip
+    """Make it, with what steps that takes on ``device``. In a transfer the classifier is drawn anew before them."""
     origin, _, _ = ancestor.load(workspace.ancestor)
     family = Family.of(origin)
-    if cell.transfer:
-        _draw_classifier(origin, family.size, family, cell.seed)
     if is_ours(cell.method):
-        spent = min(experiment.evaluate.scaler_steps, total) if experiment.initialise.recipe is not None else 0
-        model: nn.Module = _ours(experiment, workspace, dataset, cell, batches, spent, device)
-    else:
-        rival, model = BASELINES[cell.method], family.create(cell.target)
-        source: nn.Module = origin
-        if rival.stage1 is not None:
-            source = rival.stage1(family, experiment.seed, origin)
-            source.load_state_dict(load_file(rival_file(workspace, cell.method)))
-        spent = rival.steps
-        source = source.to(device if spent else "cpu")  # where its steps are made
-        model.load_state_dict(rival.initialise(source, family, cell.target, cell.seed, batches))
-    if cell.transfer and not spent:  # what steps were made for has trained a drawn one
-        _draw_classifier(model, cell.target, family, cell.seed)
-    return model, spent
+        steps = min(experiment.evaluate.scaler_steps, total) if experiment.initialise.recipe is not None else 0
+        teacher = count_macs(family, family.size) if steps and _taught(experiment, cell) else 0
+        return Start(_ours(experiment, workspace, dataset, cell, batches, steps, device), steps, teacher)
+    rival, model = BASELINES[cell.method], family.create(cell.target)
+    source: nn.Module = origin
+    if rival.stage1 is not None:
+        source = rival.stage1(family, experiment.seed, origin)
+        source.load_state_dict(load_file(rival_file(workspace, cell.method)))
+    if rival.steps:
+        source = source.to(device)
+    if cell.transfer and rival.steps:
+        _draw_classifier(source, family, family.size, cell.seed)
+    model.load_state_dict(rival.initialise(source, family, cell.target, cell.seed, batches))
+    if cell.transfer and not rival.steps:
+        _draw_classifier(model, family, cell.target, cell.seed)
+    return Start(model, rival.steps, 0)
 
 
-def _draw_classifier(model: nn.Module, size: TargetSpec, family: Family, seed: int) -> None:
+def _draw_classifier(model: nn.Module, family: Family, size: TargetSpec, seed: int) -> None:
     """Put that of timm's random start in place of the model's own, the same for every method."""
-    with seeded(seed):
-        drawn = family.create(size).state_dict()
+    drawn = fresh(family, size, seed)
     model.load_state_dict({k: v for k, v in drawn.items() if k.split(".")[0] in HEADS}, strict=False)
 
 
@@ -160,7 +165,7 @@ def _ours(
         templates, cell.target, scalers=rules.scalers, options=resampling(experiment), seed=cell.seed
     )
     if cell.transfer:
-        _draw_classifier(model, cell.target, templates.family, cell.seed)
+        _draw_classifier(model, templates.family, cell.target, cell.seed)
     if steps and rules.recipe is not None:
         recipe = replace(
             rules.recipe, steps=steps, epochs=None, batch_size=experiment.evaluate.batch_size, lr=cell.lr,

@@ -13,7 +13,7 @@ from wave.errors import WaveError
 from wave.family import Family
 
 from . import capacity, preflight
-from .book import Book
+from .book import Book, ready
 from .cell import OURS, Cell, run_cell
 from .config import Experiment, load, parse, resolved
 from .config_text import apply_overrides
@@ -62,6 +62,7 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
         for study in experiment.evaluate.studies:
             check_held_out(experiment, study, others.get(study.name, dataset))
         book = Book(results_path(experiment, workspace), experiments)
+        ready(book.path)
         write_text(workspace.root / SETTINGS, resolved(experiment))
         book.store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
         held.enter_context(session(experiment.cluster))

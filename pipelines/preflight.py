@@ -139,7 +139,7 @@ def check_comparison(experiments: Mapping[str, Experiment], family: Family, rows
         own = experiments[variant.name]
         with _named(f"evaluate.variants: {variant.name}"):
             _check_recipes(own, rows)
-            capacity.check(own, family)
+            capacity.check_workers(own)
             _check_stage1(own, family)
     for study in experiments[""].evaluate.studies:
         for method in study.methods:

@@ -26,8 +26,9 @@ _PAIR = f"[rows, columns], each {_COUNT}"
 _KINDS = ", ".join(KINDS)
 
 
-MAX_SIDE, MAX_CLASSES = 8192, 2**24
+MAX_SIDE = 8192
 """Pixels of an image's side."""
+MAX_CLASSES = 2**24
 
 
 class Section(BaseModel):

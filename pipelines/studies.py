@@ -91,9 +91,13 @@ class Evaluate(Section):
     results: PathText = ""
 
     @model_validator(mode="after")
-    def _unique(self) -> Self:
+    def _something(self) -> Self:
         if not self.cpus and not self.gpus:
             raise SettingError("cpus", "=0 and gpus=0 give a cell nothing; set cpus = 1")
+        return self
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
         for key in ("studies", "variants"):
             counts = Counter(entry.name for entry in getattr(self, key))
             if twice := [name for name, count in counts.items() if count > 1]:

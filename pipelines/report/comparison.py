@@ -12,7 +12,7 @@ from .page import Part, markdown, page, replace_between
 from .rows import Evidence, Found
 from .structure import layers_figure, template_figure
 from .tables import study_tables
-from .verdict import RULE, losses, verdict_table, verdicts
+from .verdict import RULE, Verdict, losses, verdict_table, verdicts
 
 SHOWN = 5
 """Sizes whose layers are drawn beside the ancestor's."""
@@ -24,10 +24,12 @@ def compare(experiment: Experiment, into: str | None = None) -> Path:
     evidence = Evidence(experiment)
     studies: list[Part | None] = []
     judged: dict[str, set[int]] = {}
+    changed = changes(evidence)
     for found in evidence.studies:
         seen = judged.setdefault(found.grid.dataset, set())
-        studies.append(_study(found, changes(evidence), seen))
-        if any(v.won or v.level or v.lost for v in verdicts(found)):
+        counted = [v for v in verdicts(found, seen) if v.won or v.level or v.lost]
+        studies.append(_study(found, changed, counted))
+        if counted:
             seen.update(found.steps)
     parts = [_direct(evidence), *studies, _structure(evidence)]
     parts = [_summary(evidence), *(part for part in parts if part is not None)]
@@ -78,7 +80,7 @@ def changes(evidence: Evidence) -> dict[str, str]:
     return {name: ", ".join(s for s in entries if s not in shared) for name, entries in sets.items()}
 
 
-def _study(found: Found, changed: dict[str, str], judged: set[int]) -> Part | None:
+def _study(found: Found, changed: dict[str, str], counted: list[Verdict]) -> Part | None:
     if not found.rows:
         return None
     where = f", on {found.grid.dataset}" if found.grid.transfer else ""
@@ -92,7 +94,7 @@ def _study(found: Found, changed: dict[str, str], judged: set[int]) -> Part | No
     if shared and variants:
         part.add("share", "Accuracy against the share of the ancestor's parameters", share_figure(found))
         part.add("ablations", "One setting changed at a time", ablation_figure(found, changed))
-    if counted := [v for v in verdicts(found, judged) if v.won or v.level or v.lost]:
+    if counted:
         part.tables.append(verdict_table(found, counted))
         part.text.append(RULE)
         part.lists = losses(counted) or ["nowhere in this study"]

@@ -130,7 +130,7 @@ def against_direct(evidence: Evidence) -> Table | None:
     (ours, first), (direct, second), _ = pair
     steps = [s for s in direct.steps if s >= first]
     rows: list[list[Text]] = []
-    for size in sorted(ours.grid.sizes, key=lambda s: (s.embed_dim, s.depth)):
+    for size in ours.sizes:
         mine = [_every_seed(evidence, OURS, size, s, first) for s in (0, first)]
         theirs = [_every_seed(evidence, DIRECT, size, s, second) for s in steps]
         ahead = [f"{100 * (m.mean - t.mean):+.2f}" if m and (t := theirs[-1]) else "missing" for m in mine]

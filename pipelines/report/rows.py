@@ -50,6 +50,11 @@ class Found:
     def steps(self) -> list[int]:
         return [0, *sorted(self.study.steps)]
 
+    @property
+    def sizes(self) -> list[TargetSpec]:
+        """By width, then depth."""
+        return sorted(self.grid.sizes, key=lambda s: (s.embed_dim, s.depth))
+
     def score(self, method: str, size: TargetSpec, steps: int) -> Score | None:
         """None where nothing is kept."""
         return Score.of([r["accuracy"] for r in self.of(method, size) if r["steps"] == steps])

@@ -54,7 +54,7 @@ def _cell(cell: Text) -> str:
 
 def groups(found: Found) -> list[tuple[str, list[TargetSpec]]]:
     """The sizes of a study that differ from the ancestor in depth, in width, and in both; one group of a few sizes."""
-    source, sizes = found.grid.source, sorted(found.grid.sizes, key=lambda s: (s.embed_dim, s.depth))
+    source, sizes = found.grid.source, found.sizes
     if len(sizes) <= 5:
         return [("", sizes)]
     deep = [s for s in sizes if s.embed_dim == source.embed_dim]
@@ -78,8 +78,9 @@ def study_tables(found: Found) -> list[Table]:
 
 
 def _alone(found: Found, method: str) -> Table:
-    sizes = sorted(found.grid.sizes, key=lambda s: (s.embed_dim, s.depth))
-    rows = [[Text(f"{s.embed_dim} x {s.depth}"), *(_text(found, method, s, n) for n in found.steps)] for s in sizes]
+    rows = [
+        [Text(f"{s.embed_dim} x {s.depth}"), *(_text(found, method, s, n) for n in found.steps)] for s in found.sizes
+    ]
     return Table(f"{found.study.name}: {method}", ["size", *(f"after {n} steps" for n in found.steps)], rows)
 
 

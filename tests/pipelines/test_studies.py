@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines import distil
-from pipelines.book import Book
+from pipelines.book import Book, ready
 from pipelines.cell import Cell, unreachable
 from pipelines.config import Data, Experiment, load, parse, resolved
 from pipelines.config_text import apply_overrides, read_toml
@@ -147,16 +147,23 @@ def test_a_line_that_is_no_result_is_named(tmp_path: Path) -> None:
         (tmp_path / "rows.jsonl").write_text(result + wrong + "\n")
         with pytest.raises(WaveError, match="line 2 is not a result"):
             book(tmp_path, load(FILE))
+    (tmp_path / "rows.jsonl").write_text(result + "not json")  # and no end: whosever it is, it is not cut
+    with pytest.raises(WaveError, match="line 2 is not a result"):
+        book(tmp_path, load(FILE))
+    assert (tmp_path / "rows.jsonl").read_text() == result + "not json"
 
 
 @pytest.mark.parametrize(
-    "rest", ['{"key": "b", "ste', '{"key": "b", "steps": 0, "accuracy": 0.5, "seconds": 1.0, "budget": 50}\n']
+    "rest",
+    ['{"method": "dct", "ste', '{"me', '{"key": "b", "steps": 0, "accuracy": 0.5, "seconds": 1.0, "budget": 50}\n'],
 )
 def test_what_was_cut_off_is_done_again(rest: str, tmp_path: Path) -> None:
     result = '{"key": "a", "steps": 50, "accuracy": 0.5, "seconds": 1.0, "budget": 50}\n'
     path = tmp_path / "rows.jsonl"
     path.write_text(result + rest)
     assert list(book(tmp_path, load(FILE)).kept) == ["a"]
+    assert path.read_text() == result + rest  # a report may read it while it is written
+    ready(path)
     with path.open("a") as file:
         file.write(result.replace('"a"', '"b"'))
     again = book(tmp_path, load(FILE)).kept
