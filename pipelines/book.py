@@ -82,15 +82,29 @@ class Book:
         if self.store is not None:
             self._log(self.store, cell, key, full)
 
-    def _log(self, store: Store, cell: Cell, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        name, own = f"{self.experiments[''].name}-comparison", self.experiments[""]
+    def log_kept(self, cells: Iterable[Cell]) -> int:
+        """Log cells of the results file that MLflow lacks, as in a clone or after a kill; how many there were."""
+        if self.store is None:
+            return 0
+        logged = runs.finished(self.store, self._batch(self.store))
+        lacking = {key: c for c in cells if (key := self.key(c)) in self.kept and key not in logged}
+        for key, cell in lacking.items():
+            self._log(self.store, cell, key, self.kept[key])
+        return len(lacking)
+
+    def _batch(self, store: Store) -> str:
+        own = self.experiments[""]
         if self.parent is None:
             batch = key_of("comparison", own.name, own.seed)
-            self.parent = runs.batch_run(store, batch, name, {"name": own.name}, {})
+            self.parent = runs.batch_run(store, batch, f"{own.name}-comparison", {"name": own.name}, {})
+        return self.parent
+
+    def _log(self, store: Store, cell: Cell, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
         metrics = {f"accuracy_{row['steps']}": float(row["accuracy"]) for row in rows}
-        metrics["seconds"] = float(rows[-1]["seconds"])
+        last = max(rows, key=lambda row: row["steps"])
+        metrics |= {name: float(last[name]) for name in ("seconds", "images", "macs") if name in last}
         params = {k: v for k, v in asdict(cell).items() if k != "steps"}
-        runs.size_run(store, self.parent, key, str(cell), params, metrics, {"kind": "cell"})
+        runs.size_run(store, self._batch(store), key, str(cell), params, metrics, {"kind": "cell"})
 
     def close(self, status: runs.Status) -> None:
         """End the comparison's MLflow run, if there is one."""

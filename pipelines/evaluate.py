@@ -151,6 +151,9 @@ class Comparison:
         failed = self._fan_out("learning rates", trials, grids)
         chosen = [grid.cells(grid.best(self.book)) for grid, _ in grids]
         failed |= self._fan_out("cells", [c for cells in chosen for c in cells], grids)
+        added = self.book.log_kept([*trials, *(c for cells in chosen for c in cells)])
+        if added:
+            say(f"mlflow: {added} cells of {self.book.path} logged that were not there")
         for (grid, dataset), cells in zip(grids, chosen, strict=True):
             say(f"study {grid.study.name}, data {dataset.path.name}:")
             show_cells(self.book.rows(cells), grid.reach, grid.sizes)

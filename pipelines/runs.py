@@ -56,6 +56,19 @@ def size_run(
         return run.info.run_id
 
 
+def finished(store: Store, parent_run_id: str) -> set[str]:
+    """The keys of a batch's FINISHED size runs. Raises WaveError."""
+    wanted = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_run_id}' and attributes.status = 'FINISHED'"
+    keys, token = set[str](), None
+    with explained(store.tracking_uri):
+        while True:
+            page = store.client().search_runs([store.experiment_id], wanted, max_results=1000, page_token=token)
+            keys |= {run.data.tags[KEY_TAG] for run in page}
+            token = page.token
+            if not token:
+                return keys
+
+
 def end_batch(store: Store, run_id: str, status: Status) -> None:
     """End the parent run. Raises WaveError."""
     with explained(store.tracking_uri):

@@ -141,6 +141,22 @@ def test_a_cell_is_kept_once_and_logged(tmp_path: Path) -> None:
     assert [run.data.metrics["accuracy_200"] for run in logged] == [0.7]
 
 
+def test_cells_that_were_kept_and_not_logged_are_logged_once(tmp_path: Path) -> None:
+    alone = Book(tmp_path / "rows.jsonl", {"": load(FILE)})  # no store, as when it was killed between the two
+    for lr in (1e-3, 3e-4):
+        alone.keep(replace(CELL, lr=lr), [{"steps": 200, "accuracy": 0.7, "seconds": 2.0, "images": 12800, "macs": 5}])
+    here = book(tmp_path, load(FILE))
+    never = replace(CELL, lr=3e-3)
+    assert here.log_kept([CELL, never]) == 1 and here.log_kept([CELL, replace(CELL, lr=3e-4), never]) == 1
+    here.close("FINISHED")
+    assert book(tmp_path, load(FILE)).log_kept([CELL, replace(CELL, lr=3e-4)]) == 0
+    assert here.store is not None
+    logged = here.store.client().search_runs([here.store.experiment_id], "tags.kind = 'cell'")
+    assert [run.data.metrics for run in logged] == [
+        {"accuracy_200": 0.7, "seconds": 2.0, "images": 12800.0, "macs": 5.0}
+    ] * 2
+
+
 def test_a_line_that_is_no_result_is_named(tmp_path: Path) -> None:
     result = '{"key": "a", "steps": 0, "accuracy": 0.5, "seconds": 1.0}\n'
     for wrong in ("not json", '{"key": "b"}', "3", '{"key": "b", "steps": "0", "accuracy": 0.5, "seconds": 1.0}'):
