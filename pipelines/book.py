@@ -200,6 +200,8 @@ def method_settings(experiment: Experiment) -> dict[str, Any]:
         "scaler_steps": experiment.evaluate.scaler_steps,
     }
     rule = {"depth", "width_scale", "symmetry", "symmetry_strength", "scalers"}
+    if experiment.initialise.width != "even":  # so what was made before there was another is kept
+        rule.add("width")
     settings["resampling"] = experiment.initialise.model_dump(mode="json", include=rule)
     if experiment.evaluate.scaler_steps:
         settings["recipe"] = experiment.initialise.model_dump(mode="json", include={"recipe"})

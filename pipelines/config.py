@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from wave.errors import WaveError
 from wave.recipe import Recipe
-from wave.resample import Depth, Symmetry, WidthScale
+from wave.resample import Depth, Symmetry, Width, WidthScale
 from wave.spec import TargetSpec
 
 from .ancestor_section import Ancestor
@@ -66,7 +66,8 @@ class Initialise(Section):
     recipe: Recipe | None = None
     scalers: Literal["resample", "random"] = "resample"
     depth: Depth = "nearest"
-    width_scale: WidthScale = "sqrt"
+    width: Width = "leading"
+    width_scale: WidthScale = "auto"
     symmetry: Symmetry = "split"
     symmetry_strength: Annotated[float, Field(gt=0, le=1)] | None = None
     subset: Annotated[int, Field(ge=0)] = 0

@@ -1,11 +1,13 @@
 """Stage 1: the ancestor condensed into templates, on Ray Train, at one size or at many sampled sizes at once."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
+from wave.canonical import canonical
 from wave.condense import condense
 from wave.errors import WaveError
 from wave.family import Family
@@ -18,17 +20,20 @@ from wave.storage import Templates
 from . import ancestor
 from .config import Experiment
 from .data import Dataset
-from .loader import augment_of, evaluation_batches
+from .loader import augment_of, evaluation_batches, training_batches
 from .session import say
 from .training import Work, fit
 from .workspace import Workspace, key_of
+
+_TOKENS = 8192
+"""How many of the ancestor's say what carries most in it."""
 
 
 def resampling(experiment: Experiment) -> Resampling:
     """The configuration's rule for reading a size off the auxiliary model."""
     settings = experiment.initialise
     strength = settings.symmetry_strength
-    rule = Resampling(settings.depth, settings.width_scale, settings.symmetry, seed=experiment.seed)
+    rule = Resampling(settings.depth, settings.width, settings.width_scale, settings.symmetry, seed=experiment.seed)
     return rule if strength is None else replace(rule, strength=strength)
 
 
@@ -83,15 +88,18 @@ def distil(experiment: Experiment, dataset: Dataset, workspace: Workspace, origi
 
 
 def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Work:
-    teacher = ancestor.teacher_of(workspace, dataset)
+    teacher, start = ancestor.teacher_of(workspace, dataset), experiment.templates.start
+    if start == "canonical":  # which is compared with the students channel by channel, so it teaches too
+        tokens = teacher.model.get_submodule("patch_embed").num_patches
+        count = math.ceil(_TOKENS / cast(int, tokens))
+        images = next(training_batches(dataset, experiment.data, count, experiment.seed)()).images
+        teacher.model, start = canonical(teacher.model, teacher.matched(images)), "svd"
     family = Family.of(teacher.model)
     spec = experiment.templates.spec(family.head_dim, family.mlp_ratio)
     rule = resampling(experiment)
     wanted = experiment.templates.auxiliary
     size = family.resolve(TargetSpec(wanted.embed_dim, wanted.depth) if wanted else family.size)
-    model = condense(
-        teacher.model, spec, start=experiment.templates.start, size=size, options=rule, seed=experiment.seed
-    )
+    model = condense(teacher.model, spec, start=start, size=size, options=rule, seed=experiment.seed)
     for target in experiment.distil.sizes.specs() if experiment.distil.sizes else []:
         spec.check(family.resolve(target).embed_dim)
 

@@ -198,7 +198,7 @@ def _check_sizes(experiment: Experiment, family: Family) -> None:
 
 
 def _check_counts(spec: TemplateSpec, family: Family, start: str) -> None:
-    for kind in KINDS if start == "svd" else ():
+    for kind in KINDS if start != "random" else ():
         blocks = family.size.depth * math.prod(spec.grid(kind, family.size.embed_dim))
         if spec.counts[kind] > blocks:
             a, b = spec.blocks[kind]

@@ -145,7 +145,7 @@ class Templates(Section):
         Annotated[Block | dict[str, Block], Says(f"should be {_PAIR}, or a table of one for each of {_KINDS}")] | None
     ) = None
     order: Order = "tile"
-    start: Literal["svd", "random"] = "svd"
+    start: Literal["canonical", "svd", "random"] = "canonical"
     auxiliary: Size | None = None
 
     @model_validator(mode="after")

@@ -1,12 +1,13 @@
 """WAVE: from one trained Vision Transformer, good initial weights for a Vision Transformer of any size.
 
 The method alone, torch and timm: read ``kron``, ``spec``, ``bank``, ``linear``, ``vit``, ``family``, ``resample``,
-``condense``, ``features``, ``multisize``, ``train``, ``initialise``, ``storage``, in this order. Stage 1 is
-:func:`condense` and a :class:`Trainer`; stage 2 is :func:`target_model` and a :class:`Trainer`; :func:`initialise`
-needs neither data nor training.
+``canonical``, ``condense``, ``features``, ``multisize``, ``train``, ``initialise``, ``storage``, in this order. Stage 1
+is :func:`canonical`, :func:`condense` and a :class:`Trainer`; stage 2 is :func:`target_model` and a :class:`Trainer`;
+:func:`initialise` needs neither data nor training.
 """
 
 from .bank import TemplateBank
+from .canonical import canonical
 from .condense import condense
 from .errors import Diverged, WaveError
 from .family import Family
@@ -43,6 +44,7 @@ __all__ = [
     "WaveError",
     "accuracy",
     "all_logits",
+    "canonical",
     "condense",
     "distillation_loss",
     "fit_scalers",

@@ -20,7 +20,8 @@ from .spec import AXES, Axis, Kind, TargetSpec, TemplateSpec
 from .vit import HEADS, PATHS, axes
 
 Depth = Literal["nearest", "linear", "identity"]
-WidthScale = Literal["sqrt", "copies", "none"]
+Width = Literal["leading", "even"]
+WidthScale = Literal["auto", "sqrt", "copies", "none"]
 Symmetry = Literal["none", "split", "noise"]
 KIND_OF: Mapping[str, Kind] = {f"{holder}.{name}": kind for kind, (holder, name) in PATHS.items()}
 
@@ -30,31 +31,37 @@ class Resampling:
     """How a size is read off the auxiliary model.
 
     ``depth``: ``nearest`` layer, ``linear`` interpolation between neighbours, or ``identity`` layers (proj and fc2
-    zero) between the copied ones when growing. ``width_scale``: what the reading side of every matrix is multiplied
-    by when the width changes: ``copies`` divides by the number of copies of a block, which preserves the function
-    exactly for whole multiples (order ``tile`` only: interleaved blocks run across heads); ``sqrt`` multiplies by
-    sqrt(D_auxiliary / D); ``none`` by one. ``symmetry``: copies made by growing stay identical under training unless
-    they are ``split`` unequally on the reading side (as in LEMON; the function is kept) or get ``noise``;
-    ``strength`` is relative, 0 to 1. The default is measured: benchmarks/RESULTS.md.
+    zero) between the copied ones when growing. ``width``: narrow sizes have the ``leading`` blocks, which of a
+    canonical ancestor (:mod:`wave.canonical`) are the most important ones, and wide sizes copies of the leading ones
+    behind all; or blocks are selected and copied ``even``ly. ``width_scale``: what the reading side of every matrix is
+    multiplied by when the width changes: ``copies`` divides by the number of copies of a block, which preserves the
+    function exactly for whole multiples (order ``tile`` only: interleaved blocks run across heads); ``sqrt`` multiplies
+    by sqrt(D_auxiliary / D), as a norm does whose leading channels carry nearly all; ``auto`` takes ``copies`` when
+    growing and ``sqrt`` when shrinking; ``none`` is one. ``symmetry``: copies made by growing stay identical under
+    training unless they are ``split`` unequally on the reading side (as in LEMON; the function is kept) or get
+    ``noise``; ``strength`` is relative, 0 to 1. The defaults are measured: benchmarks/RESULTS.md, docs/method.md.
     """
 
     depth: Depth = "nearest"
-    width_scale: WidthScale = "sqrt"
+    width: Width = "leading"
+    width_scale: WidthScale = "auto"
     symmetry: Symmetry = "split"
     strength: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("depth", Depth), ("width_scale", WidthScale), ("symmetry", Symmetry)):
+        options = (("depth", Depth), ("width", Width), ("width_scale", WidthScale), ("symmetry", Symmetry))
+        for name, allowed in options:
             if getattr(self, name) not in get_args(allowed):
                 raise WaveError(f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(get_args(allowed))}")
         if not 0 <= self.strength <= 1:
             raise WaveError(f"strength={self.strength} is not between 0 and 1")
 
 
-def block_map(source: int, target: int) -> list[int]:
-    """Source block of each target block: even selection when shrinking, contiguous even copies when growing."""
-    return [i * source // target for i in range(target)]
+def block_map(source: int, target: int, width: Width = "leading") -> list[int]:
+    """Source block of each target block: the leading ones, and when growing again from the first; or even selection
+    and contiguous copies."""
+    return [i % source if width == "leading" else i * source // target for i in range(target)]
 
 
 def depth_map(source: int, target: int) -> list[float]:
@@ -99,7 +106,7 @@ class _Width:
         lengths = [self.spec.length(axis, width) for width in (self.source, self.target)]
         unit = stride if self.spec.order == "interleave" else self.spec.unit(axis)
         group = unit // stride
-        units = block_map(lengths[0] // unit, lengths[1] // unit)
+        units = block_map(lengths[0] // unit, lengths[1] // unit, self.options.width)
         return [units[i // group] * group + i % group for i in range(lengths[1] // stride)]
 
     def channels(self, axis: Axis) -> list[int]:
@@ -113,9 +120,12 @@ class _Width:
 
     def reading(self, index: Sequence[int], axis: Axis) -> list[float]:
         """Factor on each entry of the reading side, given the source index of each."""
-        if self.options.width_scale == "none":
+        scale = self.options.width_scale
+        if scale == "auto":
+            scale = "copies" if self.target > self.source else "sqrt"
+        if scale == "none":
             return [1.0] * len(index)
-        if self.options.width_scale == "sqrt":
+        if scale == "sqrt":
             return [math.sqrt(self.spec.length(axis, self.source) / self.spec.length(axis, self.target))] * len(index)
         return [1.0 / index.count(i) for i in index]
 

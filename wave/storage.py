@@ -28,6 +28,8 @@ from .vit import BANK, own_state, templated
 FORMAT, VERSION = "wave-templates", 1
 TENSORS, META = "templates.safetensors", "templates.json"
 _LARGEST = 16384
+_BEFORE: dict[str, Any] = {"width": "even"}
+"""What an artifact that does not say was made with."""
 _MALFORMED = (
     KeyError,
     TypeError,
@@ -106,7 +108,10 @@ class Templates:
             raise WaveError(f"{where / TENSORS}: not a safetensors file ({_one_line(error)})") from None
         try:
             spec, family = TemplateSpec.from_json(meta["spec"]), Family.from_json(meta["family"])
-            size, options = family.resolve(TargetSpec(**meta["auxiliary"])), Resampling(**meta["resampling"])
+            size, options = (
+                family.resolve(TargetSpec(**meta["auxiliary"])),
+                Resampling(**{**_BEFORE, **meta["resampling"]}),
+            )
             if max(size.embed_dim, size.depth) > _LARGEST:
                 raise WaveError(f"a model of width {size.embed_dim} and depth {size.depth}; at most {_LARGEST} of each")
             info, skeleton = dict(meta["info"]), family.create(size, device="meta")

@@ -53,15 +53,16 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(self._matched(images))
+        logits: Tensor = self.model(self.matched(images))
         return logits
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
         """Logits with what leads to them."""
-        return read(cast(VisionTransformer, self.model), self._matched(images))
+        return read(cast(VisionTransformer, self.model), self.matched(images))
 
-    def _matched(self, images: Tensor) -> Tensor:
+    def matched(self, images: Tensor) -> Tensor:
+        """The images as ``model`` reads them."""
         x = images * self.scale + self.shift
         if x.shape[1] != self.channels:
             x = x.mean(1, keepdim=True) if self.channels == 1 else x.expand(-1, self.channels, -1, -1)

@@ -1,4 +1,4 @@
-"""The only file that knows timm's module names: which ViTs are supported, templated() and materialise()."""
+"""Which of timm's ViTs are supported, templated() and materialise(); only canonical.py knows their modules too."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, cast

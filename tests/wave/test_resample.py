@@ -180,10 +180,10 @@ def test_identity_copies_every_layer_once_and_falls_back_to_nearest_when_shrinki
 
 
 @ours
-@given(st.integers(1, 12), st.integers(1, 24))
-def test_the_block_map_is_even(source: int, target: int):
-    found = block_map(source, target)
-    assert found == sorted(found)
+@given(st.integers(1, 12), st.integers(1, 24), st.sampled_from(["leading", "even"]))
+def test_the_block_map_copies_all_blocks_equally_often(source: int, target: int, width: str):
+    found = block_map(source, target, width)
+    assert found == sorted(found) if width == "even" else found[:source] == list(range(min(source, target)))
     counts = [found.count(i) for i in range(source)]
     assert sum(counts) == target
     assert max(counts) - min(counts) <= 1
@@ -191,30 +191,35 @@ def test_the_block_map_is_even(source: int, target: int):
         assert set(counts) == {target // source}
 
 
-def test_shrinking_selects_whole_heads_in_order():
+@pytest.mark.parametrize(("width", "heads"), [("even", (0, 2)), ("leading", (0, 1))])
+def test_shrinking_selects_whole_heads_in_order(width: str, heads: tuple[int, int]):
     plain = tiny(embed_dim=32, num_heads=4)
     family, spec = Family.of(plain), TemplateSpec.uniform(8, 6)
-    options = Resampling(width_scale="none", symmetry="split")
+    options = Resampling(width=width, width_scale="none", symmetry="split")
     state = resample(dict(plain.named_parameters()), family.size, family.resolve(TargetSpec(16, 2)), spec, options)
-    rows = [*range(8), *range(16, 24)]  # heads 0 and 2 of 4
+    rows = [i for head in heads for i in range(8 * head, 8 * head + 8)]  # of 4 heads
     old = dict(plain.named_parameters())
     assert torch.equal(state["pos_embed"], old["pos_embed"][..., rows])
     assert torch.equal(state["head.weight"], old["head.weight"][:, rows])
     assert torch.equal(state["norm.bias"], old["norm.bias"][rows])
     qkv = [third * 32 + r for third in range(3) for r in rows]
     assert torch.equal(state["blocks.1.attn.qkv.weight"], old["blocks.1.attn.qkv.weight"][qkv][:, rows])
-    hidden = [i for unit in range(0, 16, 2) for i in range(8 * unit, 8 * unit + 8)]
+    units = range(0, 16, 2) if width == "even" else range(8)
+    hidden = [i for unit in units for i in range(8 * unit, 8 * unit + 8)]
     assert torch.equal(state["blocks.1.mlp.fc2.weight"], old["blocks.1.mlp.fc2.weight"][rows][:, hidden])
 
 
-@pytest.mark.parametrize(("scale", "factor"), [("none", 1.0), ("sqrt", math.sqrt(1 / 2)), ("copies", 1 / 2)])
-def test_the_reading_side_alone_is_scaled(scale: str, factor: float):
+@pytest.mark.parametrize("width", ["leading", "even"])
+@pytest.mark.parametrize(
+    ("scale", "factor"), [("none", 1.0), ("sqrt", math.sqrt(1 / 2)), ("copies", 1 / 2), ("auto", 1 / 2)]
+)
+def test_the_reading_side_alone_is_scaled(scale: str, factor: float, width: str):
     plain = tiny()
     family = Family.of(plain)
-    options = Resampling(width_scale=scale, symmetry="none")
+    options = Resampling(width=width, width_scale=scale, symmetry="none")
     old = dict(plain.named_parameters())
     state = resample(old, family.size, family.resolve(TargetSpec(32, 2)), spec_of(plain), options)
-    rows = [*range(8), *range(8), *range(8, 16), *range(8, 16)]
+    rows = [*range(8), *range(8), *range(8, 16), *range(8, 16)] if width == "even" else [*range(16)] * 2
     torch.testing.assert_close(state["head.weight"], factor * old["head.weight"][:, rows])
     torch.testing.assert_close(
         state["blocks.0.attn.proj.weight"], factor * old["blocks.0.attn.proj.weight"][rows][:, rows]
@@ -224,14 +229,25 @@ def test_the_reading_side_alone_is_scaled(scale: str, factor: float):
         torch.testing.assert_close(state[name], old[name].index_select(dim, torch.tensor(rows)))
 
 
+def test_when_shrinking_auto_is_sqrt():
+    plain = tiny(embed_dim=32, num_heads=4)
+    family, old = Family.of(plain), dict(plain.named_parameters())
+    one, other = (
+        resample(old, family.size, family.resolve(TargetSpec(16, 2)), spec_of(plain), Resampling(width_scale=scale))
+        for scale in ("auto", "sqrt")
+    )
+    assert all(torch.equal(v, other[k]) for k, v in one.items())
+    torch.testing.assert_close(one["head.weight"], math.sqrt(2) * old["head.weight"][:, :16])
+
+
 def test_unequal_copies_are_divided_by_their_own_number():
     plain = tiny()
     family = Family.of(plain)
     old = dict(plain.named_parameters())
     state = resample(old, family.size, family.resolve(TargetSpec(24, 2)), spec_of(plain), exact())
     head = state["head.weight"]
-    torch.testing.assert_close(head[:, :8] + head[:, 8:16], old["head.weight"][:, :8])
-    torch.testing.assert_close(head[:, 16:], old["head.weight"][:, 8:])
+    torch.testing.assert_close(head[:, :8] + head[:, 16:], old["head.weight"][:, :8])
+    torch.testing.assert_close(head[:, 8:16], old["head.weight"][:, 8:])
 
 
 # --- symmetry ---
@@ -284,7 +300,7 @@ def difference_of_copies(symmetry: str) -> float:
     stream: list[Tensor] = []
     grown.blocks[-1].register_forward_hook(lambda *a: stream.append(a[2].detach()))
     grown(x)
-    first, second = stream[0][..., [*range(8), *range(16, 24)]], stream[0][..., [*range(8, 16), *range(24, 32)]]
+    first, second = stream[0].chunk(2, -1)
     return float((first - second).std() / first.std())
 
 

@@ -95,6 +95,12 @@ def test_resealing_alone_is_accepted(artifact: Path):
     assert equal(before, Templates.load(artifact))
 
 
+def test_an_artifact_without_a_width_map_was_made_with_the_even_one(artifact: Path):
+    assert Templates.load(artifact).options.width == "leading"
+    reseal(artifact, lambda meta: meta["resampling"].pop("width"))
+    assert Templates.load(artifact).options.width == "even"
+
+
 def test_missing_files(artifact: Path, tmp_path: Path):
     refused(tmp_path / "nowhere", r"^[^(]*templates.json: No such file.*templates artifact is a folder")
     (artifact / TENSORS).unlink()
