@@ -46,7 +46,7 @@ def test_every_method_has_a_row_at_step_0_and_at_the_end_of_each_size_it_reaches
     found = {
         (r["method"], r["embed_dim"], r["depth"]) for r in rows(folder) if r["steps"] in (0, BASELINES["ligo"].steps)
     }
-    assert {method for method, _, _ in found} == {"wave", "wave_width96", "wave_short", "wave_n4", *BASELINES}
+    assert {method for method, _, _ in found} == {"wave", "wave_short", "wave_n4", *BASELINES}
     trained = [r["steps"] for r in rows(folder) if r["method"] == "wave_random_trained"]
     assert trained == [1, 2, 1, 2]  # a step of scalers alone, at each of two sizes
     assert ("tleg", 96, 4) in found and ("tleg", 128, 6) not in found
