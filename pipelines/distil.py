@@ -51,7 +51,7 @@ def key(experiment: Experiment, origin: Mapping[str, Any]) -> str:
     exclude |= set() if experiment.distil.feature_weight else {"feature_weight"}  # so what was made without is kept
     settings = experiment.distil.model_dump(mode="json", exclude=exclude)
     shapes = experiment.templates.model_dump(mode="json")
-    rule, augment = resampling(experiment), augment_of(experiment.data)
+    rule, augment = str(resampling(experiment)).replace("width='even', ", ""), augment_of(experiment.data)  # likewise
     return key_of("templates", origin["key"], shapes, settings, rule, augment, experiment.seed)
 
 

@@ -34,7 +34,7 @@ def canonical(ancestor: nn.Module, images: Tensor) -> VisionTransformer:
     """
     model = copy.deepcopy(check_supported(ancestor)).eval().cpu()
     seen = _Seen(model)
-    for some in torch.split(images, 64):  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    for some in torch.split(images.to(next(model.parameters())), 64):  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         model(some)
     seen.close()
     model.double()

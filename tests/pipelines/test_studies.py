@@ -21,7 +21,7 @@ from wave.errors import WaveError
 from wave.spec import TargetSpec
 
 FILE = ROOT / "pipelines/experiments/fashion_mnist.toml"
-ARTIFACT = ROOT / "benchmarks/artifacts/fashion-mnist"
+ARTIFACTS = ROOT / "benchmarks/artifacts"
 CELL = Cell("dct", 96, 4, 0, 1e-3, (50, 200), "fashion-mnist")
 NO_STUDIES = "evaluate.studies=[]"
 VARIANT = 'evaluate.variants=[{name="wave_few", set=["templates.count=8"]}]'
@@ -88,11 +88,16 @@ def test_a_key_depends_on_what_the_rows_depend_on(tmp_path: Path) -> None:
     assert all(mirrored.key(c) != here.key(c) for c in (CELL, ours, tleg))  # the ancestor's training too
 
 
-def test_committed_templates_are_those_of_the_file() -> None:
+@pytest.mark.parametrize("name", ["fashion-mnist", "digits-to-fashion"])
+def test_committed_templates_are_those_of_the_file(name: str) -> None:
     """A run in a clone that holds the artifact makes them again if this key changes."""
-    origin, templates = (json.loads((ARTIFACT / f"{name}.json").read_text()) for name in ("ancestor", "templates"))
-    assert distil.key(load(FILE), origin) == templates["key"]
-    assert distil.key(load(FILE, ["distil.feature_weight=1"]), origin) != templates["key"]
+    file = FILE.with_name(f"{name.replace('-', '_')}.toml")
+    origin, templates = (
+        json.loads((ARTIFACTS / name / f"{part}.json").read_text()) for part in ("ancestor", "templates")
+    )
+    assert distil.key(load(file), origin) == templates["key"]
+    for other in ("distil.feature_weight=1", "initialise.width_scale=none"):
+        assert distil.key(load(file, [other]), origin) != templates["key"]
 
 
 def test_data_of_a_study_fits_the_ancestor_and_has_a_name_of_its_own(tmp_path: Path) -> None:
