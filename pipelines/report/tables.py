@@ -88,7 +88,7 @@ def _scores(title: str, found: Found, sizes: Sequence[TargetSpec], steps: int) -
     best: dict[TargetSpec, str] = {}
     for size in sizes:
         scores = [s for m in found.study.methods if (s := found.score(m, size, steps))]
-        if scores:
+        if scores and (steps or not found.grid.transfer):  # with a classifier drawn at random nobody is best
             best[size] = _shown(max(scores, key=lambda s: s.mean))
     rows: list[list[Text]] = []
     for method in found.study.methods:
