@@ -41,10 +41,10 @@ def test_variants_with_equal_templates_share_them(tmp_path: Path, family: Family
     shared = {m for m, owner in here.owners.items() if owner == "wave_short"}
     assert shared == {"wave_short", "wave_scalers_trained", "wave_random", "wave_random_trained"}
     assert all(owner == m for m, owner in here.owners.items() if m not in shared)
-    folders = {m: here.place(m, here.dataset).workspace.templates for m in ("wave", "wave_random", "wave_n8", "dct")}
+    folders = {m: here.place(m, here.dataset).workspace.templates for m in ("wave", "wave_random", "wave_n16", "dct")}
     assert folders["wave"] == folders["dct"] == tmp_path / "run/templates"
     assert folders["wave_random"] == tmp_path / "run/variants/wave_short/templates"
-    assert folders["wave_n8"] == tmp_path / "run/variants/wave_n8/templates"
+    assert folders["wave_n16"] == tmp_path / "run/variants/wave_n16/templates"
 
 
 def test_rows_say_what_stage_1_cost(tmp_path: Path, family: Family) -> None:
