@@ -4,8 +4,8 @@ Three freedoms of a pre-norm transformer are used. The residual stream may be tu
 the vector of ones, once the norms' affine parts stand in the matrices that read them (after SliceGPT, Ashkboos et al.,
 ICLR 2024): channels become principal components, so that the first half of them is nearly all of the stream. Heads and
 hidden units may change places: by what they write into the stream. Inside a head, q and k, and v and proj, may be
-multiplied by a matrix and its inverse: their products are split by SVD, so that the same row means the same in all
-heads and few templates serve them all.
+multiplied by a matrix and its inverse: their products are split by SVD, so that the same row is as important in all
+heads, and fewer templates serve them all.
 """
 
 import copy
@@ -51,7 +51,7 @@ def canonical(ancestor: nn.Module, images: Tensor) -> VisionTransformer:
 
 
 class _Seen:
-    """Second moments of what flows: of the stream at every norm that reads it, of heads and hidden units."""
+    """Second moments of what flows: of the stream at the norms of the blocks, of heads and hidden units."""
 
     def __init__(self, model: VisionTransformer) -> None:
         self.sums: dict[str, Tensor] = {}
