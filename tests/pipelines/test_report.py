@@ -165,19 +165,21 @@ def test_rows_of_other_settings_are_counted_and_not_shown(folder: Path) -> None:
     assert min(row["accuracy"] for row in evidence.rows) > 0.05
 
 
-def test_layers_of_one_width_share_the_ancestors_component_and_scale() -> None:
+def test_layers_of_one_width_share_the_first_models_component_and_scale() -> None:
     generator = np.random.default_rng(0)
     line = np.array([-2.0, 0.0, 1.0, 1.0])
     direction, other = generator.normal(size=6), generator.normal(size=3)
     found = first_components(
         {
-            "ancestor": np.outer(line, direction),
+            "auxiliary": np.outer(line, direction),
+            "ancestor, its own": np.outer(line, -generator.normal(size=6)),  # in another basis
             "half": 0.5 * np.outer(line[[0, 3]], direction),
             "narrow": np.outer(line, -other),
         }
     )
-    sign = np.sign(found["ancestor"][3])
-    assert sign * found["ancestor"] == pytest.approx(line / 2)
+    sign = np.sign(found["auxiliary"][3])
+    assert sign * found["auxiliary"] == pytest.approx(line / 2)
+    assert sign * found["ancestor, its own"] == pytest.approx(line / 2)
     assert sign * found["half"] == pytest.approx(0.5 * line[[0, 3]] / 2)
     assert sign * found["narrow"] == pytest.approx(line / 2)
 
