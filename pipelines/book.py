@@ -101,7 +101,7 @@ class Book:
 
     def _log(self, store: Store, cell: Cell, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
         metrics = {f"accuracy_{row['steps']}": float(row["accuracy"]) for row in rows}
-        last = max(rows, key=lambda row: row["steps"])
+        last = _last(rows)
         metrics |= {name: float(last[name]) for name in ("seconds", "images", "macs") if name in last}
         params = {k: v for k, v in asdict(cell).items() if k != "steps"}
         runs.size_run(store, self._batch(store), key, str(cell), params, metrics, {"kind": "cell"})
@@ -118,11 +118,14 @@ class Book:
     def best_rate(self, trials: Sequence[Cell]) -> float | None:
         """The learning rate with the best held-out accuracy at the end; None where nothing is kept."""
         scores = {
-            cell.lr: max(self.kept[self.key(cell)], key=lambda r: r["steps"])["accuracy"]
-            for cell in trials
-            if self.key(cell) in self.kept
+            cell.lr: _last(self.kept[self.key(cell)])["accuracy"] for cell in trials if self.key(cell) in self.kept
         }
         return max(scores, key=lambda lr: scores[lr]) if scores else None
+
+
+def _last(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """A cell's row after most steps."""
+    return max(rows, key=lambda row: row["steps"])
 
 
 def ready(path: Path) -> None:

@@ -150,8 +150,9 @@ class Comparison:
         trials = [c for grid, _ in grids if len(grid.rates) > 1 for cells in grid.trials().values() for c in cells]
         failed = self._fan_out("learning rates", trials, grids)
         chosen = [grid.cells(grid.best(self.book)) for grid, _ in grids]
-        failed |= self._fan_out("cells", [c for cells in chosen for c in cells], grids)
-        added = self.book.log_kept([*trials, *(c for cells in chosen for c in cells)])
+        together = [c for cells in chosen for c in cells]
+        failed |= self._fan_out("cells", together, grids)
+        added = self.book.log_kept([*trials, *together])
         if added:
             say(f"mlflow: {added} cells of {self.book.path} logged that were not there")
         for (grid, dataset), cells in zip(grids, chosen, strict=True):

@@ -3,21 +3,19 @@
 import difflib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
-from mlflow.store.entities import PagedList
 
 from wave.errors import WaveError
 
 from .publish import check_names, publication_key, publish, snippet
-from .runs import KEY_TAG, batch_run, end_batch, log_files, size_run
+from .runs import KEY_TAG, batch_run, end_batch, log_files, pages, size_run
 from .store import Store, existing_store, explained, open_store
 
 __all__ = [
@@ -37,9 +35,6 @@ __all__ = [
     "size_run",
     "snippet",
 ]
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,7 @@ def list_models(store: Store, registered_model: str | None = None) -> list[Model
         client = store.client()
         if registered_model is not None:
             return _rows(client, _registered(client, registered_model))
-        found = _pages(lambda token: client.search_registered_models(page_token=token))
+        found = pages(lambda token: client.search_registered_models(page_token=token))
         return [row for model in sorted(found, key=lambda model: model.name) for row in _rows(client, model)]
 
 
@@ -105,13 +100,13 @@ def _registered(client: MlflowClient, name: str) -> RegisteredModel:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        known = [model.name for model in _pages(lambda token: client.search_registered_models(page_token=token))]
+        known = [model.name for model in pages(lambda token: client.search_registered_models(page_token=token))]
         raise WaveError(f"the registry has no model {name!r}{_nearest(name, known)}") from error
 
 
 def _rows(client: MlflowClient, model: RegisteredModel) -> list[ModelRow]:
     name = model.name.replace("'", "\\'")
-    found = _pages(lambda token: client.search_model_versions(f"name = '{name}'", page_token=token))
+    found = pages(lambda token: client.search_model_versions(f"name = '{name}'", page_token=token))
     ours = {int(version.version): version for version in found if KEY_TAG in version.tags}
     # search_model_versions returns no aliases; the registered model does
     named = sorted((alias, int(version)) for alias, version in model.aliases.items())
@@ -127,17 +122,6 @@ def _row(client: MlflowClient, model: RegisteredModel, alias: str, version: Mode
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
     return ModelRow(model.name, alias, int(version.version), dict(version.tags), metrics, version.description or "")
-
-
-def _pages(fetch: Callable[[str | None], PagedList[T]]) -> list[T]:
-    found: list[T] = []
-    token: str | None = None
-    while True:
-        page = fetch(token)
-        found.extend(page)
-        token = page.token
-        if not token:
-            return found
 
 
 def _nearest(wanted: str, known: Iterable[str]) -> str:

@@ -2,16 +2,18 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.store.entities import PagedList
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from .store import Store, explained
 
+T = TypeVar("T")
 KEY_TAG = "wave.key"
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -59,14 +61,22 @@ def size_run(
 def finished(store: Store, parent_run_id: str) -> set[str]:
     """The keys of a batch's FINISHED size runs. Raises WaveError."""
     wanted = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_run_id}' and attributes.status = 'FINISHED'"
-    keys, token = set[str](), None
     with explained(store.tracking_uri):
-        while True:
-            page = store.client().search_runs([store.experiment_id], wanted, max_results=1000, page_token=token)
-            keys |= {run.data.tags[KEY_TAG] for run in page}
-            token = page.token
-            if not token:
-                return keys
+        search = store.client().search_runs
+        found = pages(lambda token: search([store.experiment_id], wanted, max_results=1000, page_token=token))
+        return {run.data.tags[KEY_TAG] for run in found}
+
+
+def pages(fetch: Callable[[str | None], PagedList[T]]) -> list[T]:
+    """All that MLflow gives piece by piece; ``fetch`` takes the token of a piece."""
+    found: list[T] = []
+    token: str | None = None
+    while True:
+        page = fetch(token)
+        found.extend(page)
+        token = page.token
+        if not token:
+            return found
 
 
 def end_batch(store: Store, run_id: str, status: Status) -> None:
