@@ -35,7 +35,8 @@ OURS = "wave"
 @dataclass(frozen=True)
 class Cell:
     """What identifies one training. ``transfer`` cells draw the classifier anew, since ``dataset`` is not the
-    ancestor's; ``held_out`` cells are measured on the images that nothing trains on."""
+    ancestor's; ``held_out`` cells are measured on the images that nothing trains on; ``distilled`` ones
+    are trained with the losses of stage 1."""
 
     method: str
     embed_dim: int
@@ -46,6 +47,7 @@ class Cell:
     dataset: str
     transfer: bool = False
     held_out: bool = False
+    distilled: bool = False
 
     def __str__(self) -> str:
         return f"{self.method} {self.target.name} seed {self.seed} lr {self.lr:g}, {max(self.steps)} steps"
@@ -90,12 +92,18 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
     seen = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     start, total, device = time.perf_counter(), max(cell.steps), assigned_device()
     model, spent, teacher = started(experiment, place.workspace, dataset, cell, batches, total, device)
-    model, forward = model.to(device), count_macs(Family.of(model), cell.target)
+    model, forward, read = model.to(device), count_macs(Family.of(model), cell.target), 0
     left = max(total - spent, 1)
     recipe = Recipe(
         steps=left, batch_size=rules.batch_size, lr=cell.lr, min_lr=min(1e-5, cell.lr), warmup_steps=min(10, left - 1),
         kl_weight=0,
     )  # fmt: skip
+    if cell.distilled:
+        losses = experiment.distil.recipe
+        recipe = replace(recipe, kl_weight=losses.kl_weight, ce_weight=losses.ce_weight, tau=losses.tau)
+        reader = ancestor.teacher_of(place.workspace, dataset).to(device)
+        read = count_macs(family := Family.of(reader.model), family.size)
+        batches.remember(lambda images: reader(images.to(device)), len(dataset.classes))
     trainer = Trainer(model, recipe, left, seed=cell.seed, device=device)
     rows: list[dict[str, Any]] = []
     for step in sorted({spent, *(s for s in cell.steps if s > spent)}):
@@ -105,6 +113,7 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
         reached = accuracy(model, eval_batches(*seen, dataset.mean, dataset.std, 100), device)
         measured = {"steps": step, "accuracy": reached, "seconds": seconds, "images": images}
         work = BACKWARD * forward * images + teacher * min(step, spent) * rules.batch_size
+        work += batches.taught * read
         rows.append({**asdict(cell), "budget": total, **measured, "macs": work})
     return rows
 

@@ -153,7 +153,8 @@ class Experiment(Section):
 
     ``budget="smoke"`` is the same run with two steps wherever something is trained and few images in the comparison,
     under a name of its own: it shows in minutes that everything fits together. ``preset="paper"`` is WAVE's own form:
-    one size in stage 1, random scalers that stage 2 trains.
+    random templates, one size and the labels beside the ancestor's logits in stage 1, random scalers that stage 2
+    trains.
     """
 
     name: Name
@@ -198,7 +199,9 @@ class Experiment(Section):
             raise SettingError("preset", '="paper" trains random scalers: give [initialise.recipe]')
         ours = ("sizes", "sizes_per_step", "cost_power", "auxiliary", "feature_weight")
         plain = {k: Distil.model_fields[k].default for k in ours}
+        plain["recipe"] = replace(self.distil.recipe, kl_weight=1.0, ce_weight=1.0)
         object.__setattr__(self, "distil", self.distil.model_copy(update=plain))
+        object.__setattr__(self, "templates", self.templates.model_copy(update={"start": "random"}))
         object.__setattr__(self, "initialise", self.initialise.model_copy(update={"scalers": "random"}))
 
     def _reduce(self) -> None:

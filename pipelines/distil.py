@@ -61,19 +61,19 @@ def distil(experiment: Experiment, dataset: Dataset, workspace: Workspace, origi
     ``origin`` is the ancestor's record. The record holds the artifact's digest, the auxiliary model's accuracy, and the
     share of the ancestor's parameters that the templates hold. Raises :class:`WaveError`.
     """
-    own = key(experiment, origin)
+    own, title = key(experiment, origin), _title(workspace)
     done = workspace.record(workspace.templates, own)
     if done is not None:
-        say(f"stage 1: templates already there, auxiliary accuracy {done['accuracy']:.3f}")
+        say(f"{title}: templates already there, auxiliary accuracy {done['accuracy']:.3f}")
         return done
     name = f"templates-{own}"
-    say(f"stage 1: distilling templates on {dataset.num_rows('train')} images")
+    say(f"{title}: distilling templates on {dataset.num_rows('train')} images")
     reached = fit(experiment, dataset, workspace, name, _build)
     templates = Templates.load(workspace.templates)
     share = templates.spec.num_parameters() / origin["parameters"]
     exchanged = num_parameters(templates.auxiliary()) / origin["parameters"]
     say(
-        f"stage 1: {templates.spec.num_parameters()} template parameters, {share:.1%} of the ancestor's; "
+        f"{title}: {templates.spec.num_parameters()} template parameters, {share:.1%} of the ancestor's; "
         f"auxiliary accuracy {reached:.3f}, ancestor {origin['accuracy']:.3f}; "
         f"workers exchange {exchanged:.1%} of the dense model's gradients"
     )
@@ -85,6 +85,10 @@ def distil(experiment: Experiment, dataset: Dataset, workspace: Workspace, origi
         "parameters": templates.spec.num_parameters(),
     }
     return workspace.finish(workspace.templates, own, record)
+
+
+def _title(workspace: Workspace) -> str:
+    return f"stage 1 of {workspace.root.name}" if workspace.origin else "stage 1"
 
 
 def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Work:
@@ -126,4 +130,4 @@ def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wo
 
     rules = experiment.distil
     sizes = MultiSize(model, family, size, rule, always=rules.auxiliary)
-    return Work("stage 1", rules.recipe, sizes, keep, teacher, sampler(experiment), rules.feature_weight)
+    return Work(_title(workspace), rules.recipe, sizes, keep, teacher, sampler(experiment), rules.feature_weight)

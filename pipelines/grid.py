@@ -47,4 +47,5 @@ class Grid:
 
     def _cell(self, method: str, size: TargetSpec, seed: int, lr: float, held_out: bool) -> Cell:
         steps = tuple(self.study.steps)
-        return Cell(method, size.embed_dim, size.depth, seed, lr, steps, self.dataset, self.transfer, held_out)
+        where = (self.dataset, self.transfer, held_out, self.study.distilled)
+        return Cell(method, size.embed_dim, size.depth, seed, lr, steps, *where)

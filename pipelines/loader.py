@@ -81,6 +81,11 @@ class MemoryBatches:
         self._teacher = teacher
         self.teacher_logits = np.full((len(self.images), classes), np.nan, np.float32)
 
+    @property
+    def taught(self) -> int:
+        """Images whose logits are known."""
+        return 0 if self.teacher_logits is None else int((~np.isnan(self.teacher_logits[:, 0])).sum())
+
     def __call__(self, start_step: int = 0) -> Iterator[Batch]:
         """Batches from ``start_step`` on."""
         step = start_step

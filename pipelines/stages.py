@@ -4,10 +4,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune import RunConfig, TuneConfig, Tuner
 
@@ -25,7 +26,9 @@ from .data import Dataset
 from .initialise import reason
 from .loader import Arrays
 from .progress import Count
+from .sections import Distil
 from .studies import Evaluate
+from .training import side_by_side
 from .workspace import Workspace, key_of, write_text
 
 
@@ -58,9 +61,12 @@ class Stages:
         return owners(self.experiments, self.origin)
 
     def prepare(self, methods: set[str]) -> None:
-        """Make the templates and the rivals' stages 1 of these methods that are not there yet. Raises
-        :class:`WaveError`."""
-        for method in sorted(m for m in methods if is_ours(m)):
+        """Make the templates and the rivals' stages 1 of these methods that are not there yet, as many at once as there
+        is room for. Raises :class:`WaveError`."""
+        ours = sorted(m for m in methods if is_ours(m))
+        makers = {self.owners[m]: m for m in ours}
+        side_by_side([partial(self._distil, m) for m in makers.values()], room(self.experiments[""].distil))
+        for method in (m for m in ours if m not in makers.values()):
             self._distil(method)
         settings = stage1_settings(self.experiments[""])
         keys = {m: key_of("rival", m, self.origin["key"], settings) for m in sorted(methods)}
@@ -108,6 +114,12 @@ class Stages:
         images, work = rival_cost(own, self.family, self.dataset)
         share = num_parameters(make(self.family)) / self.origin["parameters"]
         return {**known, "share_all": share, "stage1_images": images, "stage1_macs": work}
+
+
+def room(rules: Distil) -> int:
+    """How many trainings by these rules the Ray session has resources for at once, at least one."""
+    has, each = ray.cluster_resources(), {"GPU": float(rules.use_gpu), **rules.resources_per_worker}
+    return max(1, min(int(has.get(k, 0) / (v * rules.worker_range[1])) for k, v in each.items() if v))
 
 
 def owners(experiments: Mapping[str, Experiment], origin: Mapping[str, Any]) -> dict[str, str]:

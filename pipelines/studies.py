@@ -37,6 +37,7 @@ class Study(Section):
     training of the longest. ``data`` names another data set than the ancestor's: the classifier is then drawn anew for
     every method. ``learning_rates`` default to those of the comparison; of several each method's best on held-out
     images is taken. ``held_out`` measures everything on those images, to choose between variants without the test set.
+    ``distilled`` trains every cell with the losses of stage 1, so by the ancestor's logits, instead of the labels.
     """
 
     name: Method
@@ -46,10 +47,13 @@ class Study(Section):
     steps: Annotated[list[Count], Field(min_length=1, default_factory=lambda: [50, 200])]
     learning_rates: Rates | None = None
     held_out: bool = False
+    distilled: bool = False
     data: Data | None = None
 
     @model_validator(mode="after")
     def _effects(self) -> Self:
+        if self.distilled and self.data is not None:
+            raise SettingError("distilled", "=true needs the ancestor's own data: it has no logits for other classes")
         for key in ("workers", "in_memory", "augment", "hflip", "random_crop", "color_jitter", "reprob"):
             if self.data is not None and getattr(self.data, key) != Data.model_fields[key].default:
                 raise SettingError(

@@ -5,7 +5,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -82,7 +83,7 @@ def fit(experiment: Experiment, dataset: Dataset, workspace: Workspace, name: st
     refusal, verdict = _refusal(workspace, name), _verdict(workspace, name)
     refusal.unlink(missing_ok=True)
     try:
-        _interruptibly(trainer.fit)
+        side_by_side([trainer.fit])
     except TrainingFailedError as error:
         failures = getattr(error, "worker_failures", None) or {}
         for failure in failures.values():
@@ -106,20 +107,27 @@ def fit(experiment: Experiment, dataset: Dataset, workspace: Workspace, name: st
     return reached
 
 
-def _interruptibly(work: Callable[[], object]) -> None:
-    """Call ``work`` in a thread: in the main one Ray Train takes Ctrl-C for itself and ends the process with code 0."""
-    raised: list[BaseException] = []
+def side_by_side(works: Iterable[Callable[[], object]], at_once: int = 1) -> None:
+    """Call all, ``at_once`` at a time; the first to fail ends the wait, and what it raised is raised.
+
+    In threads: in the main one Ray Train takes Ctrl-C for itself and ends the process with code 0.
+    """
+    todo, raised = deque(works), list[BaseException]()
 
     def call() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001 (handed to the caller)
-            raised.append(error)
+        while todo and not raised:
+            try:
+                todo.popleft()()
+            except IndexError:  # another thread had the last one
+                return
+            except BaseException as error:  # noqa: BLE001 (handed to the caller)
+                raised.append(error)
 
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.2)
+    threads = [threading.Thread(target=call, daemon=True) for _ in range(min(at_once, len(todo)))]
+    for thread in threads:
+        thread.start()
+    while not raised and (alive := [thread for thread in threads if thread.is_alive()]):
+        alive[0].join(0.2)
     if raised:
         raise raised[0]
 

@@ -23,10 +23,10 @@ def compare(experiment: Experiment, into: str | None = None) -> Path:
     tables between the markers of the Markdown file ``into``. Returns the page's path; raises :class:`WaveError`."""
     evidence = Evidence(experiment)
     studies: list[Part | None] = []
-    judged: dict[str, set[int]] = {}
+    judged: dict[tuple[str, bool], set[int]] = {}
     changed = changes(evidence)
     for found in evidence.studies:
-        seen = judged.setdefault(found.grid.dataset, set())
+        seen = judged.setdefault((found.grid.dataset, found.study.distilled), set())
         counted = [v for v in verdicts(found, seen) if v.won or v.level or v.lost]
         studies.append(_study(found, changed, counted))
         if counted:
@@ -89,11 +89,12 @@ def _study(found: Found, changed: dict[str, str], counted: list[Verdict]) -> Par
         part.text.append("Other data than the ancestor's; every method starts with a classifier drawn at random.")
     if found.study.held_out:
         part.text.append("Accuracy on held-out images instead of the test set: to choose between methods.")
-    shared = any("share" in row for row in found.rows) and len(found.study.methods) > 1
-    variants = any(method.startswith("wave_") for method in found.study.methods)
-    if shared and variants:
-        part.add("share", "Accuracy against the share of the ancestor's parameters", share_figure(found))
-        part.add("ablations", "One setting changed at a time", ablation_figure(found, changed))
+    if found.study.distilled:
+        part.text.append("Every method is trained with the losses of stage 1, by the ancestor's logits, all through.")
+    name = found.study.name
+    part.add(f"{name}_curve", "Accuracy against the share of the ancestor's parameters", share_figure(found))
+    if sum(method.startswith("wave_") for method in found.study.methods) > 1:
+        part.add(f"{name}_variants", "Ours under other settings", ablation_figure(found, changed))
     if counted:
         part.tables.append(verdict_table(found, counted))
         part.text.append(RULE)

@@ -147,7 +147,6 @@ def against_direct(evidence: Evidence) -> Table | None:
 
 def _every_seed(evidence: Evidence, method: str, size: TargetSpec, steps: int, budget: int) -> Score | None:
     """Of all studies on the ancestor's data, after ``steps`` of one schedule of ``budget`` steps."""
-    found = [f for f in evidence.studies if not f.grid.transfer and not f.study.held_out]
-    rows = [r for f in found if method in f.study.methods for r in f.of(method, size)]
+    rows = [r for f in evidence.plain if method in f.study.methods for r in f.of(method, size)]
     kept = {r["seed"]: r["accuracy"] for r in rows if (r["steps"], r["budget"]) == (steps, budget)}
     return Score.of(list(kept.values()))

@@ -24,6 +24,8 @@ STYLES = [(f"C{colour}", line) for line in ("-", "--", ":") for colour in range(
 """Colour and line of each method's curve."""
 FLOOR, ENOUGH = 0.5, 0.7
 """Curves that end above the latter are drawn from the former up, where they differ."""
+LOWEST = 0.8
+"""Of the axis of accuracy against shares; what is lower stands on it, with its value."""
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:
@@ -37,7 +39,7 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
 def curves(evidence: Evidence) -> Figure | None:
     """Accuracy against steps at the sizes of the study that trains several methods for longest, direct training beside
     it; each line is one schedule, read off while it ran."""
-    found = [f for f in evidence.studies if not f.grid.transfer and OURS in f.study.methods and f.rows]
+    found = [f for f in evidence.plain if OURS in f.study.methods and f.rows]
     several = [f for f in found if len(f.study.methods) > 1]
     if not several:
         return None
@@ -116,18 +118,16 @@ def cost_figure(costs: Sequence[Cost]) -> Figure:
 
 
 def share_figure(found: Found) -> Figure | None:
-    """Accuracy, mean over a study's sizes, against the share of the ancestor's parameters that is handed on; weight
-    selection hands on all."""
-    shares: dict[str, tuple[float, float, str]] = {}
-    for row in found.rows:
-        if "share" in row:
-            shares[row["method"]] = (row["share"], row["share_all"], row["method"])
-    if not shares:
+    """Accuracy, mean over the sizes that every method of a study reaches, against the share of the ancestor's
+    parameters that is handed on; weight selection hands on all. None for fewer than two numbers of templates."""
+    shares = {row["method"]: (row["share"], row["share_all"]) for row in found.rows if "share" in row}
+    families = _families(shares)
+    if all(len(points) < 2 for points in families.values()):
         return None
     rivals = [m for m in found.study.methods if m.startswith("weight_selection")]
     figure, panels = plt.subplots(1, len(found.steps), figsize=(6 * len(found.steps), 4.6), layout="constrained")
     for axes, steps in zip(list(panels), found.steps, strict=True):
-        for family, points in _families(shares).items():
+        for family, points in families.items():
             known = [(x, wide, y) for m, (x, wide) in points if (y := found.mean(m, steps)) is not None]
             known.sort()
             if not known:
@@ -139,13 +139,17 @@ def share_figure(found: Found) -> Figure | None:
         for index, rival in enumerate(rivals):
             value = found.mean(rival, steps)
             if value is not None:
-                axes.plot([100], [value], "Dsv"[index % 3], color=f"C{5 + index}", label=f"{rival}: every parameter")
+                mark, colour = "Dsv"[index % 3], f"C{5 + index}"
+                axes.plot([100], [max(value, LOWEST)], mark, color=colour, label=f"{rival}: every parameter")
+                if value < LOWEST:
+                    at = (100, LOWEST + 0.008 * (index + 1))
+                    axes.annotate(f"{100 * value:.1f} %", at, ha="right", color=colour, fontsize=9)
         when = f"after {steps} steps" if steps else "at step 0"
         axes.set(xscale="log", xlabel="% of the ancestor's parameters", title=f"{when}, mean of {_sizes(found)}")
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.set_xticks([0.5, 1, 2, 5, 10, 20, 50, 100])
-        if max(axes.get_ylim()) > ENOUGH:
-            axes.set_ylim(ENOUGH, None)
+        if max(axes.get_ylim()) > LOWEST:
+            axes.set_ylim(LOWEST - 0.005, None)
         axes.grid(alpha=0.3)
     title = "filled: templates alone; hollow: with scalers and small tensors"
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, title=title)
@@ -153,24 +157,21 @@ def share_figure(found: Found) -> Figure | None:
     return figure
 
 
-def _families(shares: dict[str, tuple[float, float, str]]) -> dict[str, list[tuple[str, tuple[float, float]]]]:
-    """Variants that differ in the number of templates alone, by block: named ``wave_n..`` and ``wave_b.._n..``; the
-    common reference belongs to the former."""
+def _families(shares: Mapping[str, tuple[float, float]]) -> dict[str, list[tuple[str, tuple[float, float]]]]:
+    """Variants that differ in the number of templates alone, by block: named ``wave_n..`` and ``wave_b.._n..``; our
+    method itself belongs to the former."""
     result: dict[str, list[tuple[str, tuple[float, float]]]] = {}
-    for method, (share, whole, _) in shares.items():
-        parts = method.removeprefix(f"{OURS}_").split("_")
-        if parts[-1][:1] == "n" and parts[-1][1:].isdigit():
-            block = parts[0][1:] if len(parts) > 1 else ""
-        elif method == f"{OURS}_short":
-            block = ""
-        else:
-            continue
-        result.setdefault(f"{block}x{block}" if block else "the default block", []).append((method, (share, whole)))
+    for method, both in shares.items():
+        named = re.fullmatch(rf"{OURS}(?:_b(\d+))?(?:_n(?:\d+|all))?", method)
+        if named is not None:
+            block = f"{named[1]}x{named[1]}" if named[1] else "the default block"
+            result.setdefault(block, []).append((method, both))
     return result
 
 
 def _sizes(found: Found) -> str:
-    return ", ".join(f"{s.embed_dim} x {s.depth}" for s in found.grid.sizes)
+    names = [f"{s.embed_dim} x {s.depth}" for s in found.shared]
+    return ", ".join(names) if len(names) <= 5 else f"{len(names)} sizes"
 
 
 def ablation_figure(found: Found, changed: Mapping[str, str]) -> Figure | None:

@@ -71,9 +71,15 @@ class Found:
         spent = min((row["steps"] for row in self.of(method, size)), default=spent)
         return f"cannot: {why}" if why else f"starts at {spent}" if spent > steps else "missing"
 
+    @property
+    def shared(self) -> list[TargetSpec]:
+        """The sizes that every method reaches, of those that reach any."""
+        reached = [set(some) for m in self.study.methods if (some := self.grid.reached(m))]
+        return [size for size in self.grid.sizes if all(size in some for some in reached)]
+
     def mean(self, method: str, steps: int) -> float | None:
-        """Over all sizes; None unless every one is there."""
-        scores = [self.score(method, size, steps) for size in self.grid.sizes]
+        """Over the shared sizes; None unless every one is there."""
+        scores = [self.score(method, size, steps) for size in self.shared]
         known = [score.mean for score in scores if score is not None]
         return statistics.mean(known) if known and len(known) == len(scores) else None
 
@@ -115,5 +121,10 @@ class Evidence:
         return Family.of(ancestor.load(self.workspace.ancestor)[0]).size
 
     def only(self, *methods: str) -> list[Found]:
-        """The studies of exactly these methods on the ancestor's data."""
-        return [f for f in self.studies if f.study.methods == list(methods) and not f.grid.transfer]
+        """The studies of exactly these methods on the ancestor's data and its labels."""
+        return [f for f in self.plain if f.study.methods == list(methods)]
+
+    @property
+    def plain(self) -> list[Found]:
+        """The studies on the ancestor's data and its labels, measured on its test set."""
+        return [f for f in self.studies if not (f.grid.transfer or f.study.distilled or f.study.held_out)]

@@ -46,7 +46,18 @@ def test_every_method_has_a_row_at_step_0_and_at_the_end_of_each_size_it_reaches
     found = {
         (r["method"], r["embed_dim"], r["depth"]) for r in rows(folder) if r["steps"] in (0, BASELINES["ligo"].steps)
     }
-    assert {method for method, _, _ in found} == {"wave", "wave_short", "wave_n4", *BASELINES}
+    ours = {
+        "wave",
+        "wave_n7",
+        "wave_n16",
+        "wave_n46",
+        "wave_b32_nall",
+        "wave_short",
+        "wave_untrained",
+        "wave_untrained_all",
+    }
+    assert {method for method, _, _ in found} == {*ours, *BASELINES}
+    assert any(r["method"] == "wave_paper" for r in rows(folder))  # whose first step is the last of its scalers'
     trained = [r["steps"] for r in rows(folder) if r["method"] == "wave_random_trained"]
     assert trained == [1, 2, 1, 2]  # a step of scalers alone, at each of two sizes
     assert ("tleg", 96, 4) in found and ("tleg", 128, 6) not in found
@@ -90,7 +101,8 @@ def test_the_report_is_made_from_the_folder(folder: Path) -> None:
     page = folder / "runs/fashion-mnist-smoke/report/comparison.html"
     assert str(page) in done.stdout and "Missing:" not in page.read_text()
     pictures = {path.stem for path in page.parent.glob("*.png")}
-    assert pictures == {"ablations", "cost", "curves", "layers", "share", "templates"}
+    studies = {"share_curve", "share_variants", "ablations_variants"}
+    assert pictures == {"cost", "curves", "layers", "templates", *studies}
 
 
 def test_plan_names_every_size_and_the_minutes(folder: Path) -> None:
