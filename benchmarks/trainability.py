@@ -1,14 +1,17 @@
 """How every method's weights stand before training: their scale, the loss, its gradient and its curvature.
 
-``python -m benchmarks.trainability FILE OUT``: FILE is an experiment that was evaluated here. OUT gets a JSON line for
-each method and each of a few sizes of the first study: root mean square of the weights of each kind over all layers;
-and on 512 training images the cross-entropy, the norm of its gradient, and its sharpness, which is the largest
-eigenvalue of its Hessian, by power iteration (Hessian-vector products; Pearlmutter 1994).
+``python -m benchmarks.trainability FILE OUT``: FILE is an experiment that was run here; what its methods start from is
+made first where it is missing. OUT gets a JSON line for each method and each of a few sizes of the first study: root
+mean square of the weights of each kind over all layers; and on 512 training images the cross-entropy, the norm of its
+gradient, and its sharpness: the largest eigenvalue of its Hessian, by power iteration (Hessian-vector products;
+Pearlmutter 1994). The same command again does only what is missing, and prints all as a Markdown table.
 """
 
+import datetime
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +25,17 @@ from pipelines.convert import prepared
 from pipelines.evaluate import variants
 from pipelines.grid import Grid
 from pipelines.loader import MemoryBatches
+from pipelines.results import machine
+from pipelines.session import session
 from pipelines.source import pinned
 from pipelines.stages import Stages
 from pipelines.workspace import Workspace, absolute
 from wave.family import Family
+from wave.spec import KINDS, TargetSpec
 from wave.vit import linears
 
-IMAGES, ITERATIONS, SIZES = 512, 30, 3
+IMAGES, ITERATIONS = 512, 30
+SIZES = [TargetSpec(96, 4), TargetSpec(64, 6), TargetSpec(128, 6)]
 
 
 def main(file: str, out: str) -> None:
@@ -44,15 +51,35 @@ def main(file: str, out: str) -> None:
     images, labels = dataset.arrays("train")
     batches = MemoryBatches(images, labels, dataset.mean, dataset.std, experiment.evaluate.batch_size)
     seen = MemoryBatches(images, labels, dataset.mean, dataset.std, IMAGES, seed=1).batch(0)
-    with Path(out).open("w") as rows:
-        for method in study.methods:
-            place = stages.place(method, dataset)
-            for size in [s for s in grid.sizes[: 2 * SIZES] if s in grid.reached(method)][:SIZES]:
-                cell = Cell(method, size.embed_dim, size.depth, 0, 1e-3, (1,), dataset.path.name)
-                model = started(experiment, place.workspace, dataset, cell, batches, 1).model
-                row = {"method": method, "embed_dim": size.embed_dim, "depth": size.depth}
-                row |= scales(model) | curvature(model.eval(), seen.images, seen.labels)
-                print(json.dumps(row), file=rows, flush=True)
+    with session(experiment.cluster):
+        stages.prepare(set(study.methods))
+    lines = Path(out).read_text().splitlines() if Path(out).is_file() else []
+    done = {(row["method"], row["embed_dim"], row["depth"]): row for row in map(json.loads, lines)}
+    for method in study.methods:
+        place = stages.place(method, dataset)
+        for size in [s for s in grid.sizes if s in SIZES and s in grid.reached(method)]:
+            if (method, size.embed_dim, size.depth) in done:
+                continue
+            cell = Cell(method, size.embed_dim, size.depth, 0, 1e-3, (1,), dataset.path.name)
+            model = started(
+                stages.experiments.get(method, experiment), place.workspace, dataset, cell, batches, 1
+            ).model
+            row = {"method": method, "embed_dim": size.embed_dim, "depth": size.depth}
+            row |= scales(model) | curvature(model.eval(), seen.images, seen.labels)
+            done[method, size.embed_dim, size.depth] = row | {"machine": machine(), "date": str(datetime.date.today())}
+            with Path(out).open("a") as file:
+                file.write(json.dumps(done[method, size.embed_dim, size.depth]) + "\n")
+    print(table(list(done.values())))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line a method and size."""
+    names = [*(f"rms_{kind}" for kind in KINDS), "loss", "gradient_norm", "sharpness"]
+    lines = [f"| {' | '.join(['method', 'size', *names])} |", f"| --- | --- |{' ---: |' * len(names)}"]
+    for row in rows:
+        numbers = " | ".join(f"{row[name]:.3g}" for name in names)
+        lines.append(f"| {row['method']} | {row['embed_dim']} x {row['depth']} | {numbers} |")
+    return "\n".join(lines)
 
 
 def scales(model: nn.Module) -> dict[str, float]:

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
+from ray.train import get_context
+from ray.train.collective import barrier
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from wave.canonical import canonical
@@ -15,12 +18,14 @@ from wave.measure import accuracy, num_parameters
 from wave.multisize import MultiSize, SizeSampler, inverse_cost
 from wave.resample import Resampling
 from wave.spec import TargetSpec
-from wave.storage import Templates
+from wave.storage import Templates, save_model
+from wave.teacher import Teacher
 
 from . import ancestor
 from .config import Experiment
 from .data import Dataset
 from .loader import augment_of, evaluation_batches, training_batches
+from .reading import load
 from .session import say
 from .training import Work, fit
 from .workspace import Workspace, key_of
@@ -91,13 +96,25 @@ def _title(workspace: Workspace) -> str:
     return f"stage 1 of {workspace.root.name}" if workspace.origin else "stage 1"
 
 
+def _canonical(experiment: Experiment, dataset: Dataset, workspace: Workspace, teacher: Teacher) -> VisionTransformer:
+    """The ancestor's canonical form, made once and kept for every worker and resume: elsewhere it could have other
+    signs."""
+    folder = workspace.canonical
+    own = key_of("canonical", workspace.noted(workspace.ancestor).get("key"), dataset.digest, experiment.seed)
+    if get_context().get_world_rank() == 0 and workspace.record(folder, own) is None:
+        tokens = cast(int, teacher.model.get_submodule("patch_embed").num_patches)
+        count = math.ceil(_TOKENS / tokens)
+        images = next(training_batches(dataset, experiment.data.unchanged, count, experiment.seed)()).images
+        save_model(canonical(teacher.model, teacher.matched(images)), folder, dataset.mean, dataset.std)
+        workspace.finish(folder, own, {})
+    barrier()
+    return load(folder)[0]
+
+
 def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Work:
     teacher, start = ancestor.teacher_of(workspace, dataset), experiment.templates.start
     if start == "canonical":  # which is compared with the students channel by channel, so it teaches too
-        tokens = teacher.model.get_submodule("patch_embed").num_patches
-        count = math.ceil(_TOKENS / cast(int, tokens))
-        images = next(training_batches(dataset, experiment.data, count, experiment.seed)()).images
-        teacher.model, start = canonical(teacher.model, teacher.matched(images)), "svd"
+        teacher.model, start = _canonical(experiment, dataset, workspace, teacher), "svd"
     family = Family.of(teacher.model)
     spec = experiment.templates.spec(family.head_dim, family.mlp_ratio)
     rule = resampling(experiment)

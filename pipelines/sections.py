@@ -86,6 +86,10 @@ class Grid(Section):
         return [TargetSpec(width, depth) for depth in self.depth for width in self.embed_dim]
 
 
+CHANGES = ("augment", "hflip", "random_crop", "color_jitter", "reprob")
+"""Settings of :class:`Data` that change training images."""
+
+
 class Data(Section):
     """Where the images are and what training does to them. See :mod:`pipelines.data` and :mod:`pipelines.loader`.
 
@@ -109,7 +113,12 @@ class Data(Section):
     @property
     def changes_images(self) -> bool:
         """Whether a training image differs from one epoch to the next."""
-        return bool(self.augment or self.hflip or self.random_crop or self.color_jitter or self.reprob)
+        return any(getattr(self, key) for key in CHANGES)
+
+    @property
+    def unchanged(self) -> "Data":
+        """The same, of images as they are."""
+        return self.model_copy(update={key: Data.model_fields[key].default for key in CHANGES})
 
     def _converter(self) -> str:
         return f"convert={self.convert!r}" if self.convert else "no convert"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from .rules import SettingError, matches
-from .sections import Amount, Count, Data, PathText, Section, Size
+from .sections import CHANGES, Amount, Count, Data, PathText, Section, Size
 
 Budget = Literal["full", "smoke"]
 Rates = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
@@ -54,7 +54,7 @@ class Study(Section):
     def _effects(self) -> Self:
         if self.distilled and self.data is not None:
             raise SettingError("distilled", "=true needs the ancestor's own data: it has no logits for other classes")
-        for key in ("workers", "in_memory", "augment", "hflip", "random_crop", "color_jitter", "reprob"):
+        for key in ("workers", "in_memory", *CHANGES):
             if self.data is not None and getattr(self.data, key) != Data.model_fields[key].default:
                 raise SettingError(
                     f"data.{key}", "has no effect: cells read unchanged images from memory; leave it out"

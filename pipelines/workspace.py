@@ -84,8 +84,9 @@ def exclusive(path: Path, doing: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Paths of one run: ``ancestor/``, ``templates/``, ``models/<size>/``, each with a record ``<name>.json`` beside
-    it, results, and Ray's own storage. A part is done when its record holds the key of the present settings."""
+    """Paths of one run: ``ancestor/``, ``canonical/``, ``templates/``, ``models/<size>/``, each with a record
+    ``<name>.json`` beside it, results, and Ray's own storage. A part is done when its record holds the key of the
+    present settings."""
 
     root: Path
     origin: Path | None = None
@@ -102,7 +103,7 @@ class Workspace:
             probe.unlink()
         except OSError as error:
             raise WaveError(f"output={output!r} cannot be written ({error.strerror}); choose another folder") from None
-        for name in ("ancestor", "templates", "models", "checkpoints", "ray"):
+        for name in ("ancestor", "canonical", "templates", "models", "checkpoints", "ray"):
             if (root / name).exists() and not (root / name).is_dir():
                 raise WaveError(f"{root / name} is a file where a run keeps a folder; remove it, or set another output")
         return cls(root)
@@ -118,6 +119,11 @@ class Workspace:
     @property
     def templates(self) -> Path:
         return self.root / "templates"
+
+    @property
+    def canonical(self) -> Path:
+        """The ancestor as stage 1 starts from it."""
+        return self.root / "canonical"
 
     @property
     def ray(self) -> Path:

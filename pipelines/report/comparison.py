@@ -128,10 +128,9 @@ def _structure(evidence: Evidence) -> Part | None:
     part = Part("Structure")
     part.add("templates", "The templates", template_figure(templates))
     part.text.append(
-        "Layers: the first principal component of each layer's weights, the auxiliary model's scaled to [-1, 1]. "
-        "Models of its width are projected on its component and share its scale; others have their own, its sign "
-        "following the auxiliary's, and so has the ancestor, whose basis is another. Sizes are as the templates give "
-        "them, with no training."
+        "Layers: the first principal component of each layer's weights, the ancestor's scaled to [-1, 1], in the form "
+        "that stage 1 started from. Models of its width are projected on its component and share its scale; others "
+        "have their own, its sign following the ancestor's. Sizes are as the templates give them, with no training."
     )
     part.add("layers", "Layers after PCA against their position", layers_figure(workspace, templates, sizes))
     return part

@@ -128,19 +128,23 @@ def against_direct(evidence: Evidence) -> Table | None:
     if pair is None:
         return None
     (ours, first), (direct, second), _ = pair
+    taught = next((f for f in evidence.studies if f.study.distilled and f.study.methods == [DIRECT]), None)
     steps = [s for s in direct.steps if s >= first]
     rows: list[list[Text]] = []
     for size in ours.sizes:
         mine = [_every_seed(evidence, OURS, size, s, first) for s in (0, first)]
         theirs = [_every_seed(evidence, DIRECT, size, s, second) for s in steps]
         ahead = [f"{100 * (m.mean - t.mean):+.2f}" if m and (t := theirs[-1]) else "missing" for m in mine]
+        if taught is not None:
+            theirs.append(taught.score(DIRECT, size, max(taught.steps)) if size in taught.grid.sizes else None)
         line = [Text("missing", faint=True) if s is None else Text(str(s)) for s in (*mine, *theirs)]
         rows.append([Text(f"{size.embed_dim} x {size.depth}"), *line, *map(Text, ahead)])
     head = ["size", "ours at 0", f"ours at {first}", *(f"direct at {s}" for s in steps)]
-    head += [f"ahead of {second} at 0", f"at {first}"]
+    head += [f"distilled at {max(taught.steps)}"] if taught is not None else []
+    head += [f"ahead of direct at {second} at 0", f"at {first}"]
     note = (
         f"Direct training is one schedule of {second} steps from {DIRECT}; it was read off at the steps before. Where "
-        "no spread is given there is one seed."
+        "no spread is given there is one seed. Distilled: the same by the ancestor's logits instead of the labels."
     )
     return Table(f"{first} steps against {second}", head, rows, note)
 

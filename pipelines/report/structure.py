@@ -17,7 +17,6 @@ from .. import ancestor
 from ..workspace import Workspace
 
 COLUMNS = 16
-_ANCESTOR = "ancestor, its own"
 Vectors = NDArray[np.floating[Any]]
 Layers = dict[str, Vectors]
 
@@ -41,16 +40,16 @@ def template_figure(templates: Templates) -> Figure:
 
 
 def layers_figure(workspace: Workspace, templates: Templates, sizes: list[TargetSpec]) -> Figure:
-    """First principal component of each layer's weights, by kind: of the auxiliary size, of sizes as they come, and of
-    the ancestor.
+    """First principal component of each layer's weights, by kind: of the ancestor, in the form that stage 1 started
+    from, of the auxiliary size, and of sizes as they come.
 
-    Models of the auxiliary width are projected on the auxiliary model's component. The ancestor, which stands in
-    another basis than what was made of its canonical form, and models whose layers are vectors of another length have
+    Models of the ancestor's width are projected on its component. Those whose layers are vectors of another length have
     one of their own, its sign chosen to follow; each component's scale is such that the largest score is 1 or -1.
     """
-    origin, _, _ = ancestor.load(workspace.ancestor)
-    models: dict[str, Layers] = {"auxiliary": layer_vectors(initialise(templates, templates.size))}
-    models[_ANCESTOR] = layer_vectors(origin)
+    there = (workspace.canonical / "config.json").is_file()
+    origin, _, _ = ancestor.load(workspace.canonical if there else workspace.ancestor)
+    models: dict[str, Layers] = {"ancestor": layer_vectors(origin)}
+    models["auxiliary"] = layer_vectors(initialise(templates, templates.size))
     for size in sizes:
         models[f"{size.embed_dim} x {size.depth}"] = layer_vectors(initialise(templates, size))
     figure, panels = plt.subplots(1, 4, figsize=(14, 3.8), sharey=True, layout="constrained")
@@ -58,7 +57,6 @@ def layers_figure(workspace: Workspace, templates: Templates, sizes: list[Target
         for index, (name, scores) in enumerate(first_components({n: m[kind] for n, m in models.items()}).items()):
             at = np.linspace(0, 1, len(scores))
             style = {"color": "black", "linewidth": 2.4} if index == 0 else {"color": f"C{index - 1}"}
-            style |= {"linestyle": "--"} if name == _ANCESTOR else {}
             axes.plot(at, scores, marker="o", markersize=4, label=name, **style)
         axes.set(title=kind, xlabel="position of the layer")
         axes.grid(alpha=0.3)
@@ -78,8 +76,7 @@ def layer_vectors(model: VisionTransformer) -> Layers:
 
 
 def first_components(layers: dict[str, Vectors]) -> dict[str, Vectors]:
-    """A score a layer and model; the first model's component is everybody's of its width, but not the ancestor's. See
-    :func:`layers_figure`."""
+    """A score a layer and model; the first model's component is everybody's of its width. See :func:`layers_figure`."""
     first = next(iter(layers.values()))
     centre = first.mean(0)
     base = _component(first - centre)
@@ -87,7 +84,7 @@ def first_components(layers: dict[str, Vectors]) -> dict[str, Vectors]:
     scale = _largest(reference)
     scores: dict[str, Vectors] = {}
     for name, matrix in layers.items():
-        if matrix.shape[1] == len(base) and name != _ANCESTOR:
+        if matrix.shape[1] == len(base):
             scores[name] = (matrix - centre) @ base / scale
             continue
         own = matrix - matrix.mean(0)
