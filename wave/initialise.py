@@ -33,7 +33,7 @@ def target_model(
     if scalers not in get_args(Scalers):
         raise WaveError(f"scalers={scalers!r} is unknown; use one of {', '.join(get_args(Scalers))}")
     full = templates.family.resolve(target)
-    templates.spec.check(full.embed_dim)
+    templates.spec.check(templates.spec.shape(full))
     with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         model = templated(templates.family.create(full), TemplateBank(templates.spec, templates.bank))

@@ -1,8 +1,8 @@
 """The scalers and small tensors of any size as a differentiable function of the auxiliary model's (ours).
 
-Depth and width are maps from target indices to source indices. One block map, the same on every axis that grows with
-the width (residual stream, heads, MLP hidden axis), keeps the residual stream consistent. The same code runs on dense
-states (plain timm weights are the case of full-size blocks), which is how an ancestor grows before it is condensed.
+Depth and width are maps from target indices to source indices. One block map on every axis (residual stream, heads,
+MLP hidden axis), the same in all layers, keeps the residual stream consistent; lengths that are not whole blocks and
+heads are those of the enclosing shape, cropped. The same code runs on dense states (plain timm weights are the case of full-size blocks), which is how an ancestor grows before it is condensed.
 """
 
 import math
@@ -16,13 +16,15 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
 from .errors import WaveError
-from .spec import AXES, Axis, Kind, TargetSpec, TemplateSpec
+from .shape import Axis, Shape
+from .spec import AXES, Kind, TargetSpec, TemplateSpec
 from .vit import HEADS, PATHS, axes
 
 Depth = Literal["nearest", "linear", "identity"]
 Width = Literal["leading", "even"]
 WidthScale = Literal["auto", "sqrt", "copies", "none"]
 Symmetry = Literal["none", "split", "noise"]
+_GROWING: tuple[Axis, ...] = ("embed", "attn", "hidden")
 KIND_OF: Mapping[str, Kind] = {f"{holder}.{name}": kind for kind, (holder, name) in PATHS.items()}
 
 
@@ -76,65 +78,89 @@ def nearest(x: float) -> int:
 
 @dataclass(frozen=True)
 class _Width:
-    """The width map of one pair of sizes: indices of channels and of scalers along each axis."""
+    """The width map of one pair of shapes: indices of channels and of scalers along each axis."""
 
     spec: TemplateSpec
-    source: int
-    target: int
+    source: Shape
+    target: Shape
     options: Resampling
 
     def __post_init__(self) -> None:
-        for width in (self.source, self.target):
-            self.spec.check(width)
-            if self.source != self.target:
-                for axis, name in (("embed", "embed_dim"), ("hidden", "mlp hidden width")):
-                    length, unit = self.spec.length(cast(Axis, axis), width), self.spec.unit(cast(Axis, axis))
-                    if length % unit:
-                        raise WaveError(
-                            f"{name} {length} is not a multiple of {unit}, the unit of these templates' width map; "
-                            f"they can change the depth only: use embed_dim={self.source}"
-                        )
-        if self.source != self.target and self.spec.order == "interleave" and len(set(self.spec.blocks.values())) > 1:
+        self.spec.check(self.source, whole=True)
+        self.spec.check(self.target)
+        for axis, name in zip(_GROWING, ("embed_dim", "heads' width", "mlp hidden width"), strict=True):
+            lengths, unit = (self.source.length(axis), self.outer.length(axis)), self.spec.unit(axis)
+            wrong = [n for n in lengths if n % unit] if lengths[0] != lengths[1] else []
+            if wrong:
+                raise WaveError(
+                    f"{name} {wrong[0]} is not a multiple of {unit}, the unit of these templates' width map; "
+                    f"they can change the depth only: use embed_dim={self.source.embed}"
+                )
+        if self.spec.order == "interleave" and len(set(self.spec.blocks.values())) > 1:
             raise WaveError("order=interleave with blocks of different shapes changes the depth only; use order=tile")
 
+    @property
+    def outer(self) -> Shape:
+        """The whole blocks and heads that hold the target."""
+        return self.spec.enclosing(self.target)
+
+    def grows(self, axis: Axis) -> bool:
+        """Whether there are copies along an axis."""
+        return self.outer.length(axis) > self.source.length(axis)
+
     def index(self, axis: Axis, stride: int) -> list[int]:
-        """Source index of every target index along an axis, counted in blocks of ``stride`` entries."""
+        """Source index of every index of the enclosing shape along an axis, counted in blocks of ``stride`` entries."""
         if axis == "qkv":
-            part = self.index("embed", stride)
-            length = self.spec.length("embed", self.source) // stride
+            part = self.index("attn", stride)
+            length = self.source.length("attn") // stride
             return [third * length + i for third in range(3) for i in part]
-        lengths = [self.spec.length(axis, width) for width in (self.source, self.target)]
+        source, target = self.source.length(axis), self.outer.length(axis)
+        if source == target:
+            return list(range(target // stride))
         unit = stride if self.spec.order == "interleave" else self.spec.unit(axis)
         group = unit // stride
-        units = block_map(lengths[0] // unit, lengths[1] // unit, self.options.width)
-        return [units[i // group] * group + i % group for i in range(lengths[1] // stride)]
+        units = block_map(source // unit, target // unit, self.options.width)
+        return [units[i // group] * group + i % group for i in range(target // stride)]
 
     def channels(self, axis: Axis) -> list[int]:
         """Source channel of every target channel of an axis; interleaved blocks are strided sets of channels."""
-        if self.spec.order == "tile":
-            return self.index(axis, 1)
+        if self.spec.order == "tile" or axis == "head":
+            return self.target.crop(torch.tensor(self.index(axis, 1)), 0, axis, self.outer).tolist()
         side = self.spec.blocks["fc1"][0]
         blocks = self.index(axis, side)
-        source = self.spec.length(axis, self.source) // side
+        source = self.source.length(axis) // side
         return [r * source + k for r in range(side) for k in blocks]
 
-    def reading(self, index: Sequence[int], axis: Axis) -> list[float]:
+    def copies(self, index: Sequence[int], axis: Axis) -> Tensor:
+        """How many copies there are of what each entry of the reading side reads; for a block that is read by some of
+        its channels more often than by others, the mean over those that are there."""
+        entries = torch.tensor(index)
+        if self.outer == self.target or len(index) == self.target.length(axis):
+            return entries.bincount()[entries].double()
+        every = torch.tensor(self.index(axis, 1))
+        there = self.target.crop(torch.arange(len(every)), 0, axis, self.outer)
+        count = torch.zeros(2, len(every), dtype=torch.float64)
+        count[0, there], count[1, there] = every[there].bincount()[every[there]].double(), 1.0
+        total, number = count.reshape(2, len(index), -1).sum(2)
+        return total.clamp(min=1) / number.clamp(min=1)
+
+    def reading(self, index: Sequence[int], axis: Axis) -> Tensor:
         """Factor on each entry of the reading side, given the source index of each."""
         scale = self.options.width_scale
         if scale == "auto":
-            scale = "copies" if self.target > self.source else "sqrt"
-        if scale == "none":
-            return [1.0] * len(index)
-        if scale == "sqrt":
-            return [math.sqrt(self.spec.length(axis, self.source) / self.spec.length(axis, self.target))] * len(index)
-        return [1.0 / index.count(i) for i in index]
+            scale = "copies" if self.grows(axis) else "sqrt"
+        if scale == "copies":
+            return 1 / self.copies(index, axis)
+        over: Axis = axis if self.grows(axis) else "embed"  # fewer heads' channels or hidden units alone change no norm
+        factor = math.sqrt(self.source.length(over) / self.target.length(over)) if scale == "sqrt" else 1.0
+        return torch.full((len(index),), factor, dtype=torch.float64)
 
     def read(self, tensor: Tensor, dim: int, index: Sequence[int], axis: Axis, generator: torch.Generator) -> Tensor:
         """Select along the reading side and scale; copies made by growing are split unequally if asked to."""
         device = tensor.device
         picked = tensor.index_select(dim, torch.tensor(index, device=device))
-        factor = torch.tensor(self.reading(index, axis), device=device)
-        if self.options.symmetry == "split" and self.target > self.source:
+        factor = self.reading(index, axis).to(device, torch.get_default_dtype())
+        if self.options.symmetry == "split" and self.grows(axis):
             rows = picked.shape[dim - 1]
             factor = factor * split_factors(index, rows, self.options.strength, generator).to(device)
         return picked * factor
@@ -142,9 +168,8 @@ class _Width:
 
 def channel_map(spec: TemplateSpec, source: TargetSpec, target: TargetSpec, options: Resampling) -> list[int]:
     """The source's channel of the residual stream that each of the target's is read off."""
-    if source.embed_dim == target.embed_dim:
-        return list(range(target.embed_dim))
-    return _Width(spec, source.embed_dim, target.embed_dim, options).channels("embed")
+    old, new = spec.shape(source), spec.shape(target)
+    return list(range(target.embed_dim)) if old == new else _Width(spec, old, new, options).channels("embed")
 
 
 def split_factors(index: Sequence[int], rows: int, strength: float, generator: torch.Generator) -> Tensor:
@@ -177,10 +202,29 @@ def _resize_width(name: str, tensor: Tensor, width: _Width) -> Tensor:
                 result = width.read(result, dim, index, axis, generator)
             else:
                 result = result.index_select(dim, torch.tensor(index, device=tensor.device))
-    if width.options.symmetry == "noise" and width.target > width.source and tensor.ndim > 1:
+    if width.options.symmetry == "noise" and any(map(width.grows, _GROWING)) and tensor.ndim > 1:
         rms = result.detach().square().mean().sqrt()
         noise = torch.randn(result.shape, generator=generator).to(result)
         result = result + width.options.strength * rms * noise
+    return result
+
+
+def _keep_products(state: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
+    """The state with heads of ``ratio`` times the channels, its products of q and k as they were: timm divides them by
+    sqrt(head_dim).
+
+    q takes the factor. Where norms of q and k take it away, their affine parts take it, and with it that over fewer
+    channels they divide by a larger root mean square (as is exact for RmsNorm and channels that were zero).
+    """
+    root, result = math.sqrt(ratio), dict(state)
+    for name, tensor in state.items():
+        if ".attn.qkv." in name:
+            q, *kv = tensor.chunk(3, 1 if name.endswith(".scalers") else 0)
+            result[name] = torch.cat([q * root, *kv], 1 if name.endswith(".scalers") else 0)
+        elif name.endswith("q_norm.bias"):
+            result[name] = tensor * root
+        elif name.endswith("k_norm.weight"):
+            result[name] = tensor / root
     return result
 
 
@@ -231,7 +275,10 @@ def resample(
     result = _layers(state, source.depth, target.depth, options.depth)
     if source.num_classes != target.num_classes:
         result = {k: v for k, v in result.items() if k.split(".")[0] not in HEADS}
-    if source.embed_dim != target.embed_dim:
-        width = _Width(spec, source.embed_dim, target.embed_dim, options)
+    old, new = spec.shape(source), spec.shape(target)
+    if old != new:
+        width = _Width(spec, old, new, options)
         result = {k: _resize_width(k, v, width) for k, v in result.items()}
+    if old.head_dim != new.head_dim:
+        result = _keep_products(result, new.head_dim / old.head_dim)
     return {k: _resize_images(k, v, source, target) for k, v in result.items()}

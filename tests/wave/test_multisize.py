@@ -23,6 +23,7 @@ from wave.multisize import inverse_cost
 from wave.vit import own_state
 
 SIZES = [TargetSpec(8, 1), TargetSpec(16, 4), TargetSpec(24, 2), TargetSpec(32, 3), TargetSpec(16, 2)]
+CROPPED = [TargetSpec(12, 2, num_heads=2), TargetSpec(20, 3, num_heads=4, mlp_ratio=2.3)]
 OPTIONS = [Resampling(), exact(), exact(symmetry="noise", depth="linear")]
 
 
@@ -37,10 +38,11 @@ def build(options: Resampling, family: str = "class token") -> MultiSize:
 def test_logits_are_those_of_the_plain_models_that_initialise_gives(family: str, options: Resampling):
     model = build(options, family)
     templates = Templates.of(model.auxiliary, model.family, options, {})
-    logits = model(images(), SIZES)
-    assert len(logits) == 1 + len(SIZES)
+    targets = [*SIZES, *CROPPED]
+    logits = model(images(), targets)
+    assert len(logits) == 1 + len(targets)
     torch.testing.assert_close(logits[0], model.auxiliary(images()))
-    for target, found in zip(SIZES, logits[1:], strict=True):
+    for target, found in zip(targets, logits[1:], strict=True):
         plain = initialise(templates, target).eval()
         torch.testing.assert_close(found, plain(images()), atol=1e-5, rtol=1e-5)
 

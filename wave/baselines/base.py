@@ -44,21 +44,26 @@ def anything(source: TargetSpec, target: TargetSpec) -> str | None:
     return None
 
 
+def same_heads(source: TargetSpec, target: TargetSpec) -> str | None:
+    """Heads have the ancestor's channels, and MLPs its ratio."""
+    return "the ancestor's head_dim and mlp_ratio only" if target.num_heads or target.mlp_ratio else None
+
+
 def shrinking_only(source: TargetSpec, target: TargetSpec) -> str | None:
     """Neither width nor depth may grow."""
     grows = target.embed_dim > source.embed_dim or target.depth > source.depth
-    return "shrinking only" if grows else None
+    return "shrinking only" if grows else same_heads(source, target)
 
 
 def growth_only(source: TargetSpec, target: TargetSpec) -> str | None:
     """Neither width nor depth may shrink."""
     shrinks = target.embed_dim < source.embed_dim or target.depth < source.depth
-    return "growth only" if shrinks else None
+    return "growth only" if shrinks else same_heads(source, target)
 
 
 def depth_only(source: TargetSpec, target: TargetSpec) -> str | None:
     """The width stays."""
-    return "depth only" if target.embed_dim != source.embed_dim else None
+    return "depth only" if target.embed_dim != source.embed_dim else same_heads(source, target)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Baseline:
 
     name: str
     initialise: Initialise
-    reach: Reach = anything
+    reach: Reach = same_heads
     needs_batches: bool = False
     steps: int = 0
     stage1: MakeStage1 | None = None
@@ -108,7 +113,7 @@ def fresh(family: Family, target: TargetSpec, seed: int) -> dict[str, Tensor]:
 
 def check_reach(name: str, reach: Reach, family: Family, target: TargetSpec) -> None:
     """Raise :class:`WaveError` with the reason when the method cannot build ``target``."""
-    reason = reach(family.size, target)
+    reason = reach(family.size, family.resolve(target))
     if reason is not None:
         raise WaveError(f"{name} cannot reach {target.name} from {family.size.embed_dim}x{family.size.depth}: {reason}")
 
