@@ -1,9 +1,10 @@
 """Sections of an experiment: sizes, data, templates, stage 1, Ray; each checks ranges, and effects within itself."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from wave.kron import Order
 from wave.recipe import Recipe
@@ -42,14 +43,31 @@ class Section(BaseModel):
 
 
 class Size(Section):
-    """``{embed_dim = 64, depth = 6}``; what else differs from the ancestor may be given for a target."""
+    """``{embed_dim = 64, depth = 6}``, heads and MLPs as the ancestor's."""
 
     embed_dim: Width
     depth: Layers
 
 
-class TargetSize(Size):
-    """A size to initialise; ``None`` means as the ancestor."""
+class AnySize(Size):
+    """``{embed_dim = 72, depth = 6, num_heads = 6, mlp_ratio = 2}``; ``None`` means as the ancestor."""
+
+    num_heads: Annotated[int, Field(ge=1, le=16384)] | None = None
+    mlp_ratio: Annotated[float, Field(gt=0, le=64)] | None = None
+
+    @model_validator(mode="after")
+    def _hidden(self) -> Self:
+        if self.mlp_ratio is not None and self.mlp_ratio * self.embed_dim < 1:
+            width = self.embed_dim
+            raise SettingError("mlp_ratio", f"={self.mlp_ratio} of {width} is no hidden channel; nearest: {1 / width}")
+        return self
+
+    def spec(self) -> TargetSpec:
+        return TargetSpec(**self.model_dump())
+
+
+class TargetSize(AnySize):
+    """A size to initialise; what else differs from the ancestor may be given."""
 
     num_classes: Annotated[int, Field(ge=1, le=MAX_CLASSES)] | None = None
     img_size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
@@ -63,9 +81,6 @@ class TargetSize(Size):
                 "img_size", f"{self.img_size} is not a multiple of patch_size={self.patch_size}; nearest: {below}"
             )
         return self
-
-    def spec(self) -> TargetSpec:
-        return TargetSpec(**self.model_dump())
 
 
 class Grid(Section):
@@ -84,6 +99,18 @@ class Grid(Section):
     def specs(self) -> list[TargetSpec]:
         """Ordered by depth, then width."""
         return [TargetSpec(width, depth) for depth in self.depth for width in self.embed_dim]
+
+
+Sizes = Annotated[
+    Annotated[Grid, Tag("grid")] | Annotated[list[AnySize], Field(min_length=1), Tag("list")],
+    Discriminator(lambda value: "list" if isinstance(value, list) else "grid"),
+]
+"""Every width with every depth, or one by one."""
+
+
+def named_twice(sizes: Sequence[TargetSpec]) -> str:
+    """The names of sizes that stand in a list more than once."""
+    return ", ".join(name for name, count in Counter(size.name for size in sizes).items() if count > 1)
 
 
 class Data(Section):
@@ -184,11 +211,18 @@ class Distil(Section):
     use_gpu: bool = False
     resources_per_worker: dict[str, Amount] = {"CPU": 1.0}
     max_failures: Annotated[int, Field(ge=-1)] = 3
-    sizes: Grid | None = None
+    sizes: Sizes | None = None
     sizes_per_step: Count = 1
     cost_power: Share = 0.75
     auxiliary: bool = False
     feature_weight: Annotated[float, Field(ge=0)] = 0.0
+
+    @property
+    def sampled(self) -> list[TargetSpec]:
+        """The sizes of which each step draws some."""
+        if isinstance(self.sizes, Grid):
+            return self.sizes.specs()
+        return [size.spec() for size in self.sizes or []]
 
     @property
     def passes(self) -> int:
@@ -219,7 +253,9 @@ class Distil(Section):
         for key in ("sizes_per_step", "cost_power", "auxiliary"):
             if self.sizes is None and self.given(key):
                 raise SettingError(key, "has no effect without distil.sizes; leave it out")
-        if self.sizes and self.sizes_per_step > (number := len(self.sizes.specs())):
+        if twice := named_twice(self.sampled):
+            raise SettingError("sizes", f"names {twice} more than once")
+        if self.sizes and self.sizes_per_step > (number := len(self.sampled)):
             text = f"={self.sizes_per_step} is more than the {number} sizes of distil.sizes; nearest: {number}"
             raise SettingError("sizes_per_step", text)
         if not self.reads_auxiliary and self.recipe.compile:

@@ -2,7 +2,8 @@
 
 Depth and width are maps from target indices to source indices. One block map on every axis (residual stream, heads,
 MLP hidden axis), the same in all layers, keeps the residual stream consistent; lengths that are not whole blocks and
-heads are those of the enclosing shape, cropped. The same code runs on dense states (plain timm weights are the case of full-size blocks), which is how an ancestor grows before it is condensed.
+heads are those of the enclosing shape, cropped. The same code runs on dense states (plain timm weights are the case of
+full-size blocks), which is how an ancestor grows before it is condensed.
 """
 
 import math
@@ -125,7 +126,8 @@ class _Width:
     def channels(self, axis: Axis) -> list[int]:
         """Source channel of every target channel of an axis; interleaved blocks are strided sets of channels."""
         if self.spec.order == "tile" or axis == "head":
-            return self.target.crop(torch.tensor(self.index(axis, 1)), 0, axis, self.outer).tolist()
+            index = self.target.crop(torch.tensor(self.index(axis, 1)), 0, axis, self.outer)
+            return cast(list[int], index.tolist())  # pyright: ignore[reportUnknownMemberType]
         side = self.spec.blocks["fc1"][0]
         blocks = self.index(axis, side)
         source = self.source.length(axis) // side

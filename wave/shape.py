@@ -32,7 +32,7 @@ class Shape:
         if axis not in ("attn", "qkv"):
             return tensor.narrow(dim, 0, self.length(axis))
         parts = 3 if axis == "qkv" else 1
-        cut = tensor.unflatten(dim, (parts, outer.heads, outer.head_dim))  # pyright: ignore[reportUnknownMemberType]
+        cut = tensor.reshape(*tensor.shape[:dim], parts, outer.heads, outer.head_dim, *tensor.shape[dim + 1 :])
         cut = cut.narrow(dim + 1, 0, self.heads).narrow(dim + 2, 0, self.head_dim)
         return cut.flatten(dim, dim + 2)
 
@@ -50,8 +50,8 @@ def heads_of(embed_dim: int, num_heads: int | None, head_dim: int) -> int:
     if embed_dim % head_dim:
         low, least = max(embed_dim // head_dim, 1) * head_dim, least_heads(embed_dim, head_dim)
         raise WaveError(
-            f"embed_dim={embed_dim} is not a multiple of head_dim={head_dim}; nearest valid widths are "
-            f"{low} and {low + head_dim}, or give num_heads, as in num_heads={least} of {embed_dim // least} channels each"
+            f"embed_dim={embed_dim} is not a multiple of head_dim={head_dim}; nearest valid widths are {low} and "
+            f"{low + head_dim}, or give num_heads, as in num_heads={least} of {embed_dim // least} channels each"
         )
     return embed_dim // head_dim
 

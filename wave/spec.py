@@ -43,15 +43,14 @@ class TargetSpec:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise WaveError(f"{field.name}={value!r} is not a whole number of at least 1")
-        ratio: object = self.mlp_ratio
-        if ratio is None:
+        ratio = cast(object, self.mlp_ratio)
+        if ratio is None or (type(ratio) in (int, float) and 1 <= cast(float, ratio) * self.embed_dim < math.inf):
             return
-        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 1 <= ratio * self.embed_dim < math.inf:
-            raise WaveError(f"mlp_ratio={ratio!r} does not give embed_dim={self.embed_dim} a hidden channel")
+        raise WaveError(f"mlp_ratio={ratio!r} does not give embed_dim={self.embed_dim} a hidden channel")
 
     @property
     def name(self) -> str:
-        """Short unique name, also the registry's alias: ``d096-l06``, with ``-c100-i32-p4-h2-m2_5`` for what differs."""
+        """Short unique name, also the registry's alias: ``d096-l06``, and ``-c100-i32-p4-h2-m2_5`` of what is given."""
         ratio = None if self.mlp_ratio is None else str(float(self.mlp_ratio)).removesuffix(".0").replace(".", "_")
         extras = (
             *(("c", self.num_classes), ("i", self.img_size), ("p", self.patch_size)),

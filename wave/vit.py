@@ -65,8 +65,9 @@ def head_dim_of(model: nn.Module) -> int:
 
 def shape_of(model: nn.Module) -> Shape:
     """The lengths of the axes of a plain or templated model."""
-    vit, block = cast(VisionTransformer, model), blocks_of(model)[0]
-    return Shape(vit.embed_dim, block.attn.num_heads, head_dim_of(vit), cast(nn.Linear, block.mlp.fc1).out_features)
+    block = cast(Any, blocks_of(model)[0])
+    embed = cast(VisionTransformer, model).embed_dim
+    return Shape(embed, block.attn.num_heads, block.attn.head_dim, block.mlp.fc1.out_features)
 
 
 def images_of(model: nn.Module) -> tuple[tuple[int, int], tuple[int, int], int]:

@@ -55,7 +55,7 @@ def curves(evidence: Evidence) -> Figure | None:
         if direct is not None and size in direct.grid.sizes:
             _curve(axes, direct, DIRECT, size, f"direct, {DIRECT}", "black", "-", 1.2)
         axes.set_xscale("function", functions=(lambda x: np.abs(x) ** 0.5, lambda x: x**2))
-        axes.set(title=f"{size.embed_dim} x {size.depth}", xlabel="training steps (square root)", xlim=(0, None))
+        axes.set(title=size.title, xlabel="training steps (square root)", xlim=(0, None))
         axes.set_xticks(sorted({*longest.steps, *(direct.steps if direct else [])}))
         axes.tick_params(axis="x", labelrotation=60, labelsize=8)
         axes.grid(alpha=0.3)
@@ -170,7 +170,7 @@ def _families(shares: dict[str, tuple[float, float, str]]) -> dict[str, list[tup
 
 
 def _sizes(found: Found) -> str:
-    return ", ".join(f"{s.embed_dim} x {s.depth}" for s in found.grid.sizes)
+    return ", ".join(s.title for s in found.grid.sizes)
 
 
 def ablation_figure(found: Found, changed: Mapping[str, str]) -> Figure | None:

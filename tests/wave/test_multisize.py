@@ -82,6 +82,14 @@ def test_the_gradient_of_a_sampled_size_alone_reaches_templates_and_auxiliary_sc
         torch.testing.assert_close(grads[f"auxiliary.{name}"], tensor.grad, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("target", CROPPED, ids=[t.name for t in CROPPED])
+def test_the_gradient_of_a_cropped_size_reaches_templates_and_auxiliary_scalers(target: TargetSpec):
+    model = build(Resampling())
+    model(images(), [target])[1].square().sum().backward()
+    grads = {k: p.grad for k, p in model.named_parameters()}
+    assert all(g.isfinite().all() and g.abs().sum() > 0 for k, g in grads.items() if "qkv.bias" not in k)
+
+
 def test_one_optimiser_step_on_a_size_lowers_its_loss():
     model, target = build(Resampling()), TargetSpec(24, 3)
     y = torch.tensor([0, 1, 2])

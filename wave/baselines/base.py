@@ -46,7 +46,7 @@ def anything(source: TargetSpec, target: TargetSpec) -> str | None:
 
 def same_heads(source: TargetSpec, target: TargetSpec) -> str | None:
     """Heads have the ancestor's channels, and MLPs its ratio."""
-    return "the ancestor's head_dim and mlp_ratio only" if target.num_heads or target.mlp_ratio else None
+    return "ancestor's heads and MLP only" if target.num_heads or target.mlp_ratio else None
 
 
 def shrinking_only(source: TargetSpec, target: TargetSpec) -> str | None:
