@@ -133,18 +133,17 @@ class _Width:
         source = self.source.length(axis) // side
         return [r * source + k for r in range(side) for k in blocks]
 
-    def copies(self, index: Sequence[int], axis: Axis) -> Tensor:
-        """How many copies there are of what each entry of the reading side reads; for a block that is read by some of
-        its channels more often than by others, the mean over those that are there."""
-        entries = torch.tensor(index)
-        if self.outer == self.target or len(index) == self.target.length(axis):
-            return entries.bincount()[entries].double()
-        every = torch.tensor(self.index(axis, 1))
-        there = self.target.crop(torch.arange(len(every)), 0, axis, self.outer)
-        count = torch.zeros(2, len(every), dtype=torch.float64)
-        count[0, there], count[1, there] = every[there].bincount()[every[there]].double(), 1.0
-        total, number = count.reshape(2, len(index), -1).sum(2)
-        return total.clamp(min=1) / number.clamp(min=1)
+    def shares(self, index: Sequence[int], axis: Axis) -> Tensor:
+        """What each copy on the reading side reads of what is copied: equal shares. A block of which the crop leaves
+        fewer channels than of another copy reads nothing, so that the others need not differ by channel."""
+        entries, stride = torch.tensor(index), self.outer.length(axis) // len(index)
+        whole = torch.ones(len(index), dtype=torch.float64)
+        if self.outer != self.target and len(index) != self.target.length(axis):  # blocks of scalers
+            left = self.target.crop(torch.arange(len(index) * stride), 0, axis, self.outer) // stride
+            channels = left.bincount(minlength=len(index))
+            most = torch.zeros(len(index), dtype=channels.dtype).scatter_reduce(0, entries, channels, "amax")
+            whole = (channels == most[entries]).double()
+        return whole / entries.bincount(whole)[entries]
 
     def reading(self, index: Sequence[int], axis: Axis) -> Tensor:
         """Factor on each entry of the reading side, given the source index of each."""
@@ -152,7 +151,7 @@ class _Width:
         if scale == "auto":
             scale = "copies" if self.grows(axis) else "sqrt"
         if scale == "copies":
-            return 1 / self.copies(index, axis)
+            return self.shares(index, axis)
         over: Axis = axis if self.grows(axis) else "embed"  # fewer heads' channels or hidden units alone change no norm
         factor = math.sqrt(self.source.length(over) / self.target.length(over)) if scale == "sqrt" else 1.0
         return torch.full((len(index),), factor, dtype=torch.float64)
@@ -163,8 +162,9 @@ class _Width:
         picked = tensor.index_select(dim, torch.tensor(index, device=device))
         factor = self.reading(index, axis).to(device, torch.get_default_dtype())
         if self.options.symmetry == "split" and self.grows(axis):
+            groups = [i if reads else len(index) + k for k, (i, reads) in enumerate(zip(index, factor > 0, strict=True))]
             rows = picked.shape[dim - 1]
-            factor = factor * split_factors(index, rows, self.options.strength, generator).to(device)
+            factor = factor * split_factors(groups, rows, self.options.strength, generator).to(device)
         return picked * factor
 
 

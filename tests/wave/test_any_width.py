@@ -120,13 +120,24 @@ def test_scalers_of_whole_blocks_then_cropped_are_the_dense_weights_cropped(
         torch.testing.assert_close(tensor, dense[name], atol=1e-5, rtol=1e-5, msg=name)
 
 
-def test_a_block_whose_channels_have_different_numbers_of_copies_is_divided_by_their_mean():
+def test_the_copy_of_a_part_of_a_block_reads_nothing():
     model, found, bank = built()
     full = found.resolve(TargetSpec(44, 2, num_heads=11))  # 32 + 12: block 0 twice, block 1 once and a half
     old = own_state(model)["blocks.0.mlp.fc1.scalers"]
     new = resample(own_state(model), found.size, full, bank.spec, exact())["blocks.0.mlp.fc1.scalers"]
     factors = (new[:, :16, :6] / old[:, :16, [0, 1, 2, 3, 0, 1]]).mean((0, 1))
-    torch.testing.assert_close(factors, 1 / torch.tensor([2, 1.5, 1, 1, 2, 2]))
+    torch.testing.assert_close(factors, torch.tensor([0.5, 1, 1, 1, 0.5, 0]))
+
+
+@pytest.mark.parametrize("symmetry", ["none", "split"])
+def test_copies_of_a_part_of_the_hidden_units_keep_the_function(symmetry: str):
+    model, found, bank = built()
+    full = found.resolve(TargetSpec(32, 2, mlp_ratio=6.2))  # 198 of 128: the last block in part
+    other = templated(found.create(full), bank)
+    state = resample(own_state(model), found.size, full, bank.spec, Resampling(symmetry=symmetry))
+    other.load_state_dict(state, strict=False)
+    with torch.no_grad():
+        torch.testing.assert_close(other.eval()(images()), model.eval()(images()), atol=1e-5, rtol=1e-5)
 
 
 def test_a_source_is_of_whole_blocks_and_heads():
