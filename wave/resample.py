@@ -9,6 +9,7 @@ full-size blocks), which is how an ancestor grows before it is condensed.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, cast, get_args
 
 import torch
@@ -100,7 +101,7 @@ class _Width:
         if self.spec.order == "interleave" and len(set(self.spec.blocks.values())) > 1:
             raise WaveError("order=interleave with blocks of different shapes changes the depth only; use order=tile")
 
-    @property
+    @cached_property
     def outer(self) -> Shape:
         """The whole blocks and heads that hold the target."""
         return self.spec.enclosing(self.target)
@@ -126,8 +127,10 @@ class _Width:
     def channels(self, axis: Axis) -> list[int]:
         """Source channel of every target channel of an axis; interleaved blocks are strided sets of channels."""
         if self.spec.order == "tile" or axis == "head":
-            index = self.target.crop(torch.tensor(self.index(axis, 1)), 0, axis, self.outer)
-            return cast(list[int], index.tolist())  # pyright: ignore[reportUnknownMemberType]
+            index = self.index(axis, 1)
+            if self.outer != self.target:
+                index = [index[i] for i in self.target.crop(torch.arange(len(index)), 0, axis, self.outer)]
+            return index
         side = self.spec.blocks["fc1"][0]
         blocks = self.index(axis, side)
         source = self.source.length(axis) // side
@@ -158,14 +161,13 @@ class _Width:
 
     def read(self, tensor: Tensor, dim: int, index: Sequence[int], axis: Axis, generator: torch.Generator) -> Tensor:
         """Select along the reading side and scale; copies made by growing are split unequally if asked to."""
-        device = tensor.device
-        picked = tensor.index_select(dim, torch.tensor(index, device=device))
-        factor = self.reading(index, axis).to(device, torch.get_default_dtype())
+        picked = tensor.index_select(dim, torch.tensor(index, device=tensor.device))
+        factor = self.reading(index, axis).to(torch.get_default_dtype())
         if self.options.symmetry == "split" and self.grows(axis):
-            groups = [i if reads else len(index) + k for k, (i, reads) in enumerate(zip(index, factor > 0, strict=True))]
-            rows = picked.shape[dim - 1]
-            factor = factor * split_factors(groups, rows, self.options.strength, generator).to(device)
-        return picked * factor
+            alone = range(len(index), 2 * len(index))  # a copy that reads nothing takes nothing from the others
+            groups = [i if reads else k for i, k, reads in zip(index, alone, factor > 0, strict=True)]
+            factor = factor * split_factors(groups, picked.shape[dim - 1], self.options.strength, generator)
+        return picked * factor.to(tensor.device)
 
 
 def channel_map(spec: TemplateSpec, source: TargetSpec, target: TargetSpec, options: Resampling) -> list[int]:
