@@ -10,13 +10,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from wave.errors import WaveError
 from wave.recipe import Recipe
-from wave.resample import Depth, Symmetry, Width, WidthScale
+from wave.resampling import Depth, Symmetry, Width, WidthScale
 from wave.spec import TargetSpec
 
 from .ancestor_section import Ancestor
 from .config_text import apply_overrides, one_line, read_toml, redacted, to_toml
-from .rules import SettingError, matches
-from .sections import Amount, Cluster, Data, Distil, Grid, PathText, Section, Size, TargetSize, Templates, named_twice
+from .rules import Section, SettingError, matches
+from .sections import Amount, Cluster, Data, Distil, PathText, Templates
+from .sizes import Grid, Size, TargetSize, named_twice
 from .studies import SMOKE_STEPS, Budget, Evaluate
 from .unused import check_unused
 

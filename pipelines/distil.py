@@ -13,7 +13,7 @@ from wave.errors import WaveError
 from wave.family import Family
 from wave.measure import accuracy, num_parameters
 from wave.multisize import MultiSize, SizeSampler, inverse_cost
-from wave.resample import Resampling
+from wave.resampling import Resampling
 from wave.spec import TargetSpec
 from wave.storage import Templates
 

@@ -10,7 +10,8 @@ from torch import nn
 from wave.errors import WaveError
 from wave.family import Family
 from wave.recipe import Recipe
-from wave.resample import Resampling, resample
+from wave.resample import resample
+from wave.resampling import Resampling
 from wave.spec import KINDS, TargetSpec, TemplateSpec
 from wave.storage import Templates
 from wave.teacher import Teacher

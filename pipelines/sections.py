@@ -1,22 +1,19 @@
-"""Sections of an experiment: sizes, data, templates, stage 1, Ray; each checks ranges, and effects within itself."""
+"""Sections of an experiment: data, templates, stage 1, Ray; each checks ranges, and effects within itself."""
 
-from collections import Counter
-from collections.abc import Sequence
 from typing import Annotated, Literal, Self, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from wave.kron import Order
 from wave.recipe import Recipe
 from wave.spec import KINDS, Kind, TargetSpec, TemplateSpec
 
 from .images import check_policy
-from .rules import Says, SettingError, matches, share
+from .rules import Says, Section, SettingError, matches, share
+from .sizes import MAX_SIDE, Grid, Size, Sizes, named_twice
 
 _PATH = r"(?=.{0,1024}\Z)[^/\x00]{0,255}(/[^/\x00]{0,255})*"
 PathText = Annotated[str, matches(_PATH, "should be a path of at most 1024 characters, 255 a part, none of them NUL")]
-Width = Annotated[int, Field(ge=1, le=16384)]
-Layers = Annotated[int, Field(ge=1, le=1024)]
 Count = Annotated[int, Field(ge=1)]
 Block = tuple[Count, Count]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -25,92 +22,6 @@ Amount = Annotated[float, Field(ge=0), AfterValidator(share)]
 _COUNT = "a whole number of at least 1"
 _PAIR = f"[rows, columns], each {_COUNT}"
 _KINDS = ", ".join(KINDS)
-
-
-MAX_SIDE = 8192
-"""Pixels of an image's side."""
-MAX_CLASSES = 2**24
-
-
-class Section(BaseModel):
-    """A table of the file: frozen, no unknown keys, no conversion between types but from whole numbers to decimals."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    def given(self, key: str) -> bool:
-        """Whether a setting has another value than its default."""
-        return getattr(self, key) != type(self).model_fields[key].default
-
-
-class Size(Section):
-    """``{embed_dim = 64, depth = 6}``, heads and MLPs as the ancestor's."""
-
-    embed_dim: Width
-    depth: Layers
-
-
-class AnySize(Size):
-    """``{embed_dim = 72, depth = 6, num_heads = 6, mlp_ratio = 2}``; ``None`` means as the ancestor."""
-
-    num_heads: Annotated[int, Field(ge=1, le=16384)] | None = None
-    mlp_ratio: Annotated[float, Field(gt=0, le=64)] | None = None
-
-    @model_validator(mode="after")
-    def _hidden(self) -> Self:
-        if self.mlp_ratio is not None and self.mlp_ratio * self.embed_dim < 1:
-            width = self.embed_dim
-            raise SettingError("mlp_ratio", f"={self.mlp_ratio} of {width} is no hidden channel; nearest: {1 / width}")
-        return self
-
-    def spec(self) -> TargetSpec:
-        return TargetSpec(**self.model_dump())
-
-
-class TargetSize(AnySize):
-    """A size to initialise; what else differs from the ancestor may be given."""
-
-    num_classes: Annotated[int, Field(ge=1, le=MAX_CLASSES)] | None = None
-    img_size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
-    patch_size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
-
-    @model_validator(mode="after")
-    def _patches(self) -> Self:
-        if self.img_size and self.patch_size and self.img_size % self.patch_size:
-            below = max(self.img_size // self.patch_size, 1) * self.patch_size
-            raise SettingError(
-                "img_size", f"{self.img_size} is not a multiple of patch_size={self.patch_size}; nearest: {below}"
-            )
-        return self
-
-
-class Grid(Section):
-    """Every width with every depth."""
-
-    embed_dim: Annotated[list[Width], Field(min_length=1)]
-    depth: Annotated[list[Layers], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _no_duplicates(self) -> Self:
-        for key in ("embed_dim", "depth"):
-            if twice := [str(n) for n, count in Counter(getattr(self, key)).items() if count > 1]:
-                raise SettingError(key, f"names {', '.join(twice)} more than once")
-        return self
-
-    def specs(self) -> list[TargetSpec]:
-        """Ordered by depth, then width."""
-        return [TargetSpec(width, depth) for depth in self.depth for width in self.embed_dim]
-
-
-Sizes = Annotated[
-    Annotated[Grid, Tag("grid")] | Annotated[list[AnySize], Field(min_length=1), Tag("list")],
-    Discriminator(lambda value: "list" if isinstance(value, list) else "grid"),
-]
-"""Every width with every depth, or one by one."""
-
-
-def named_twice(sizes: Sequence[TargetSpec]) -> str:
-    """The names of sizes that stand in a list more than once."""
-    return ", ".join(name for name, count in Counter(size.name for size in sizes).items() if count > 1)
 
 
 class Data(Section):
@@ -209,7 +120,7 @@ class Distil(Section):
     recipe: Recipe
     workers: Annotated[Count | tuple[Count, Count], Says(f"should be {_COUNT}, or two of them, [least, most]")] = 1
     use_gpu: bool = False
-    resources_per_worker: dict[str, Amount] = {"CPU": 1.0}
+    resources_per_worker: Annotated[dict[str, Amount], Field(default_factory=lambda: {"CPU": 1.0})]
     max_failures: Annotated[int, Field(ge=-1)] = 3
     sizes: Sizes | None = None
     sizes_per_step: Count = 1

@@ -5,8 +5,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .rules import SettingError, matches
-from .sections import Amount, AnySize, Count, Data, PathText, Section
+from .rules import Section, SettingError, matches
+from .sections import Amount, Count, Data, PathText
+from .sizes import AnySize
 
 Budget = Literal["full", "smoke"]
 Rates = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]

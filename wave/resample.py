@@ -1,71 +1,24 @@
 """The scalers and small tensors of any size as a differentiable function of the auxiliary model's (ours).
 
-Depth and width are maps from target indices to source indices. One block map on every axis (residual stream, heads,
-MLP hidden axis), the same in all layers, keeps the residual stream consistent; lengths that are not whole blocks and
-heads are those of the enclosing shape, cropped. The same code runs on dense states (plain timm weights are the case of
-full-size blocks), which is how an ancestor grows before it is condensed.
+Depth is a map from target layers to source layers, width one of blocks (:mod:`wave.width`). The same code runs on dense
+states (plain timm weights are the case of full-size blocks), which is how an ancestor grows before it is condensed.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, cast, get_args
+from collections.abc import Mapping
+from typing import cast
 
 import torch
 from timm.layers.patch_embed import resample_patch_embed
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
-from .errors import WaveError
-from .shape import Axis, Shape
+from .resampling import Depth, Resampling
 from .spec import AXES, Kind, TargetSpec, TemplateSpec
 from .vit import HEADS, PATHS, axes
+from .width import GROWING, WidthMap
 
-Depth = Literal["nearest", "linear", "identity"]
-Width = Literal["leading", "even"]
-WidthScale = Literal["auto", "sqrt", "copies", "none"]
-Symmetry = Literal["none", "split", "noise"]
-_GROWING: tuple[Axis, ...] = ("embed", "attn", "hidden")
 KIND_OF: Mapping[str, Kind] = {f"{holder}.{name}": kind for kind, (holder, name) in PATHS.items()}
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """How a size is read off the auxiliary model.
-
-    ``depth``: ``nearest`` layer, ``linear`` interpolation between neighbours, or ``identity`` layers (proj and fc2
-    zero) between the copied ones when growing. ``width``: narrow sizes have the ``leading`` blocks, which of a
-    canonical ancestor (:mod:`wave.canonical`) are the most important ones, and wide sizes copies of the leading ones
-    behind all; or blocks are selected and copied ``even``ly. ``width_scale``: what the reading side of every matrix is
-    multiplied by when the width changes: ``copies`` divides by the number of copies of a block, which preserves the
-    function exactly for whole multiples (order ``tile`` only: interleaved blocks run across heads); ``sqrt`` multiplies
-    by sqrt(D_auxiliary / D), as a norm does whose leading channels carry nearly all; ``auto`` takes ``copies`` when
-    growing and ``sqrt`` when shrinking; ``none`` is one. ``symmetry``: copies made by growing stay identical under
-    training unless they are ``split`` unequally on the reading side (as in LEMON; the function is kept) or get
-    ``noise``; ``strength`` is relative, 0 to 1. The defaults are measured: benchmarks/RESULTS.md, docs/method.md.
-    """
-
-    depth: Depth = "nearest"
-    width: Width = "leading"
-    width_scale: WidthScale = "auto"
-    symmetry: Symmetry = "split"
-    strength: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        options = (("depth", Depth), ("width", Width), ("width_scale", WidthScale), ("symmetry", Symmetry))
-        for name, allowed in options:
-            if getattr(self, name) not in get_args(allowed):
-                raise WaveError(f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(get_args(allowed))}")
-        if not 0 <= self.strength <= 1:
-            raise WaveError(f"strength={self.strength} is not between 0 and 1")
-
-
-def block_map(source: int, target: int, width: Width = "leading") -> list[int]:
-    """Source block of each target block: the leading ones, and when growing again from the first; or even selection
-    and contiguous copies."""
-    return [i % source if width == "leading" else i * source // target for i in range(target)]
 
 
 def depth_map(source: int, target: int) -> list[float]:
@@ -78,118 +31,13 @@ def nearest(x: float) -> int:
     return math.floor(x + 0.5)
 
 
-@dataclass(frozen=True)
-class _Width:
-    """The width map of one pair of shapes: indices of channels and of scalers along each axis."""
-
-    spec: TemplateSpec
-    source: Shape
-    target: Shape
-    options: Resampling
-
-    def __post_init__(self) -> None:
-        self.spec.check(self.source, whole=True)
-        self.spec.check(self.target)
-        for axis, name in zip(_GROWING, ("embed_dim", "heads' width", "mlp hidden width"), strict=True):
-            lengths, unit = (self.source.length(axis), self.outer.length(axis)), self.spec.unit(axis)
-            wrong = [n for n in lengths if n % unit] if lengths[0] != lengths[1] else []
-            if wrong:
-                raise WaveError(
-                    f"{name} {wrong[0]} is not a multiple of {unit}, the unit of these templates' width map; "
-                    f"they can change the depth only: use embed_dim={self.source.embed}"
-                )
-        if self.spec.order == "interleave" and len(set(self.spec.blocks.values())) > 1:
-            raise WaveError("order=interleave with blocks of different shapes changes the depth only; use order=tile")
-
-    @cached_property
-    def outer(self) -> Shape:
-        """The whole blocks and heads that hold the target."""
-        return self.spec.enclosing(self.target)
-
-    def grows(self, axis: Axis) -> bool:
-        """Whether there are copies along an axis."""
-        return self.outer.length(axis) > self.source.length(axis)
-
-    def index(self, axis: Axis, stride: int) -> list[int]:
-        """Source index of every index of the enclosing shape along an axis, counted in blocks of ``stride`` entries."""
-        if axis == "qkv":
-            part = self.index("attn", stride)
-            length = self.source.length("attn") // stride
-            return [third * length + i for third in range(3) for i in part]
-        source, target = self.source.length(axis), self.outer.length(axis)
-        if source == target:
-            return list(range(target // stride))
-        unit = stride if self.spec.order == "interleave" else self.spec.unit(axis)
-        group = unit // stride
-        units = block_map(source // unit, target // unit, self.options.width)
-        return [units[i // group] * group + i % group for i in range(target // stride)]
-
-    def channels(self, axis: Axis) -> list[int]:
-        """Source channel of every target channel of an axis; interleaved blocks are strided sets of channels."""
-        if self.spec.order == "tile" or axis == "head":
-            index = self.index(axis, 1)
-            if self.outer != self.target:
-                index = [index[i] for i in self.target.crop(torch.arange(len(index)), 0, axis, self.outer)]
-            return index
-        side = self.spec.blocks["fc1"][0]
-        blocks = self.index(axis, side)
-        source = self.source.length(axis) // side
-        return [r * source + k for r in range(side) for k in blocks]
-
-    def shares(self, index: Sequence[int], axis: Axis) -> Tensor:
-        """What each copy on the reading side reads of what is copied: equal shares. A block of which the crop leaves
-        fewer channels than of another copy reads nothing, so that the others need not differ by channel."""
-        entries, stride = torch.tensor(index), self.outer.length(axis) // len(index)
-        whole = torch.ones(len(index), dtype=torch.float64)
-        if self.outer != self.target and len(index) != self.target.length(axis):  # blocks of scalers
-            left = self.target.crop(torch.arange(len(index) * stride), 0, axis, self.outer) // stride
-            channels = left.bincount(minlength=len(index))
-            most = torch.zeros(len(index), dtype=channels.dtype).scatter_reduce(0, entries, channels, "amax")
-            whole = (channels == most[entries]).double()
-        return whole / entries.bincount(whole)[entries]
-
-    def reading(self, index: Sequence[int], axis: Axis) -> Tensor:
-        """Factor on each entry of the reading side, given the source index of each."""
-        scale = self.options.width_scale
-        if scale == "auto":
-            scale = "copies" if self.grows(axis) else "sqrt"
-        if scale == "copies":
-            return self.shares(index, axis)
-        over: Axis = axis if self.grows(axis) else "embed"  # fewer heads' channels or hidden units alone change no norm
-        factor = math.sqrt(self.source.length(over) / self.target.length(over)) if scale == "sqrt" else 1.0
-        return torch.full((len(index),), factor, dtype=torch.float64)
-
-    def read(self, tensor: Tensor, dim: int, index: Sequence[int], axis: Axis, generator: torch.Generator) -> Tensor:
-        """Select along the reading side and scale; copies made by growing are split unequally if asked to."""
-        picked = tensor.index_select(dim, torch.tensor(index, device=tensor.device))
-        factor = self.reading(index, axis).to(torch.get_default_dtype())
-        if self.options.symmetry == "split" and self.grows(axis):
-            alone = range(len(index), 2 * len(index))  # a copy that reads nothing takes nothing from the others
-            groups = [i if reads else k for i, k, reads in zip(index, alone, factor > 0, strict=True)]
-            factor = factor * split_factors(groups, picked.shape[dim - 1], self.options.strength, generator)
-        return picked * factor.to(tensor.device)
-
-
 def channel_map(spec: TemplateSpec, source: TargetSpec, target: TargetSpec, options: Resampling) -> list[int]:
     """The source's channel of the residual stream that each of the target's is read off."""
     old, new = spec.shape(source), spec.shape(target)
-    return list(range(target.embed_dim)) if old == new else _Width(spec, old, new, options).channels("embed")
+    return list(range(target.embed_dim)) if old == new else WidthMap(spec, old, new, options).channels("embed")
 
 
-def split_factors(index: Sequence[int], rows: int, strength: float, generator: torch.Generator) -> Tensor:
-    """(rows, len(index)) factors of mean one over the copies of each source index, different in every row.
-
-    They must differ by row: factors shared by all rows would give copies parallel gradients, which Adam's
-    normalisation makes equal again.
-    """
-    groups = torch.tensor(index)
-    raw = 1 + strength * (2 * torch.rand(rows, len(index), generator=generator) - 1)
-    total = torch.zeros(rows, int(groups.max()) + 1).index_add_(1, groups, raw)
-    count = torch.bincount(groups, minlength=int(groups.max()) + 1)
-    return raw * (count / total)[:, groups]
-
-
-def _resize_width(name: str, tensor: Tensor, width: _Width) -> Tensor:
+def _resize_width(name: str, tensor: Tensor, width: WidthMap) -> Tensor:
     generator = torch.Generator().manual_seed(width.options.seed * 1_000_003 + sum(map(ord, name)) * 7919 + len(name))
     kind = KIND_OF.get(".".join(name.split(".")[2:4])) if name.startswith("blocks.") else None
     if kind is not None and name.endswith(".scalers"):
@@ -206,7 +54,7 @@ def _resize_width(name: str, tensor: Tensor, width: _Width) -> Tensor:
                 result = width.read(result, dim, index, axis, generator)
             else:
                 result = result.index_select(dim, torch.tensor(index, device=tensor.device))
-    if width.options.symmetry == "noise" and any(map(width.grows, _GROWING)) and tensor.ndim > 1:
+    if width.options.symmetry == "noise" and any(map(width.grows, GROWING)) and tensor.ndim > 1:
         rms = result.detach().square().mean().sqrt()
         noise = torch.randn(result.shape, generator=generator).to(result)
         result = result + width.options.strength * rms * noise
@@ -281,7 +129,7 @@ def resample(
         result = {k: v for k, v in result.items() if k.split(".")[0] not in HEADS}
     old, new = spec.shape(source), spec.shape(target)
     if old != new:
-        width = _Width(spec, old, new, options)
+        width = WidthMap(spec, old, new, options)
         result = {k: _resize_width(k, v, width) for k, v in result.items()}
     if old.head_dim != new.head_dim:
         result = _keep_products(result, new.head_dim / old.head_dim)

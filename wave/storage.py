@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .bank import TemplateBank
 from .errors import WaveError
 from .family import Family, size_of
-from .resample import Resampling
+from .resampling import Resampling
 from .spec import KINDS, Kind, TargetSpec, TemplateSpec
 from .vit import BANK, own_state, shape_of, templated
 

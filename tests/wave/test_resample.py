@@ -23,8 +23,9 @@ from wave import (
     resample,
     templated,
 )
-from wave.resample import block_map, depth_map, split_factors
+from wave.resample import depth_map
 from wave.vit import own_state
+from wave.width import block_map, split_factors
 
 ours = settings(max_examples=50, deadline=None)
 

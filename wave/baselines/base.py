@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ..errors import WaveError
 from ..family import Family
 from ..recipe import Batch
-from ..resample import Resampling, resample
+from ..resample import resample
+from ..resampling import Resampling
 from ..spec import TargetSpec, TemplateSpec
 
 Batches = Callable[[int], Iterator[Batch]]
