@@ -7,8 +7,7 @@ from pydantic import Field, model_validator
 from wave.recipe import Recipe
 
 from .arguments import mistake
-from .rules import Says, SettingError, matches
-from .sections import Section
+from .rules import Says, Section, SettingError, matches
 from .unused import OF_ANCESTOR, check_unused
 
 _SOURCES = r"train|(timm|local-dir|checkpoint):[^\x00-\x1f]{1,2048}|models:/[^\x00-\x1f]{1,2048}"

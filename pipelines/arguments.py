@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from wave.vit import head_dim_of
 
-from .sections import MAX_CLASSES
+from .sizes import MAX_CLASSES
 
 _MOST = {"embed_dim": 16384, "depth": 1024, "num_heads": 1024, "patch_size": 8192, "img_size": 8192, "in_chans": 64}
 _MOST |= {"num_classes": MAX_CLASSES}

@@ -12,7 +12,7 @@ from wave.baselines import BASELINES
 from wave.errors import WaveError
 
 from . import runs
-from .cell import Cell, is_ours
+from .cell import Cell, is_ours, named
 from .config import Experiment
 from .loader import augment_of
 from .results import machine
@@ -103,7 +103,7 @@ class Book:
         metrics = {f"accuracy_{row['steps']}": float(row["accuracy"]) for row in rows}
         last = _last(rows)
         metrics |= {name: float(last[name]) for name in ("seconds", "images", "macs") if name in last}
-        params = {k: v for k, v in asdict(cell).items() if k != "steps"}
+        params = {k: v for k, v in named(cell).items() if k != "steps"}
         runs.size_run(store, self._batch(store), key, str(cell), params, metrics, {"kind": "cell"})
 
     def close(self, status: runs.Status) -> None:

@@ -21,7 +21,7 @@ def check(experiment: Experiment, family: Family) -> None:
         return
     for target in experiment.target_specs():
         full = family.resolve(target)
-        size = 4 * full.depth * full.embed_dim**2 * (4 + 2 * family.mlp_ratio)
+        size = 4 * full.depth * full.embed_dim**2 * (4 + 2 * (full.mlp_ratio or family.mlp_ratio))
         if size <= memory_bytes():  # small enough to be counted
             size = 4 * num_parameters(family.create(full, device="meta"))
         if size > memory_bytes():

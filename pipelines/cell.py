@@ -1,6 +1,7 @@
 """One cell of the comparison: one method, size and seed, started, trained and measured like every other cell."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -36,7 +37,7 @@ OURS = "wave"
 class Cell:
     """What identifies one training. ``transfer`` cells draw the classifier anew, since ``dataset`` is not the
     ancestor's; ``held_out`` cells are measured on the images that nothing trains on; ``distilled`` ones
-    are trained with the losses of stage 1."""
+    are trained with the losses of stage 1. ``num_heads`` and ``mlp_ratio`` are the size's where it names them."""
 
     method: str
     embed_dim: int
@@ -48,13 +49,26 @@ class Cell:
     transfer: bool = False
     held_out: bool = False
     distilled: bool = False
+    num_heads: int | None = None
+    mlp_ratio: float | None = None
 
     def __str__(self) -> str:
         return f"{self.method} {self.target.name} seed {self.seed} lr {self.lr:g}, {max(self.steps)} steps"
 
     @property
     def target(self) -> TargetSpec:
-        return TargetSpec(self.embed_dim, self.depth)
+        return TargetSpec(self.embed_dim, self.depth, num_heads=self.num_heads, mlp_ratio=self.mlp_ratio)
+
+
+def named(cell: Cell) -> dict[str, Any]:
+    """A cell as its rows have it: without heads and MLP where they are the ancestor's."""
+    return {k: v for k, v in asdict(cell).items() if v is not None}
+
+
+def size_of(row: Mapping[str, Any]) -> TargetSpec:
+    """The size of a row's cell."""
+    shape = {k: row[k] for k in ("num_heads", "mlp_ratio") if k in row}
+    return TargetSpec(row["embed_dim"], row["depth"], **shape)
 
 
 class Place(NamedTuple):
@@ -114,7 +128,7 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
         measured = {"steps": step, "accuracy": reached, "seconds": seconds, "images": images}
         work = BACKWARD * forward * images + teacher * min(step, spent) * rules.batch_size
         work += batches.taught * read
-        rows.append({**asdict(cell), "budget": total, **measured, "macs": work})
+        rows.append({**named(cell), "budget": total, **measured, "macs": work})
     return rows
 
 

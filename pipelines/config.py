@@ -1,7 +1,6 @@
 """Experiment: one TOML file, one run. Every setting has a range and a default; one without effect is an error."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from wave.errors import WaveError
 from wave.recipe import Recipe
-from wave.resample import Depth, Symmetry, Width, WidthScale
+from wave.resampling import Depth, Symmetry, Width, WidthScale
 from wave.spec import TargetSpec
 
 from .ancestor_section import Ancestor
 from .config_text import apply_overrides, one_line, read_toml, redacted, to_toml
-from .rules import SettingError, matches
-from .sections import Amount, Cluster, Data, Distil, Grid, PathText, Section, Size, TargetSize, Templates
+from .rules import Section, SettingError, matches
+from .sections import Amount, Cluster, Data, Distil, PathText, Templates
+from .sizes import Grid, Size, TargetSize, named_twice
 from .studies import SMOKE_STEPS, Budget, Evaluate
 from .unused import check_unused
 
@@ -131,9 +131,8 @@ class Targets(Section):
             raise SettingError("", "has both grid and sizes; leave one out, as by --set targets.sizes=")
         if not self.grid and not self.sizes:
             raise SettingError("", "names no size; give grid = {embed_dim = [64], depth = [3, 6]} or sizes")
-        counts = Counter(spec.name for spec in self.specs())
-        if twice := [name for name, count in counts.items() if count > 1]:
-            raise SettingError("sizes", f"names {', '.join(twice)} more than once")
+        if twice := named_twice(self.specs()):
+            raise SettingError("sizes", f"names {twice} more than once")
         return self
 
     def specs(self) -> list[TargetSpec]:

@@ -21,8 +21,9 @@ from .idx import FASHION_CLASSES, read_fashion_mnist
 from .imagefolder import ImageFolder
 from .images import resized
 from .reading import memory_bytes
-from .sections import MAX_SIDE, Data
+from .sections import Data
 from .shards import Metadata
+from .sizes import MAX_SIDE
 from .workspace import absolute
 
 Statistics = Literal["imagenet", "measured"]

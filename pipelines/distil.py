@@ -16,7 +16,7 @@ from wave.errors import WaveError
 from wave.family import Family
 from wave.measure import accuracy, num_parameters
 from wave.multisize import MultiSize, SizeSampler, inverse_cost
-from wave.resample import Resampling
+from wave.resampling import Resampling
 from wave.spec import TargetSpec
 from wave.storage import Templates, save_model
 from wave.teacher import Teacher
@@ -45,7 +45,7 @@ def resampling(experiment: Experiment) -> Resampling:
 def sampler(experiment: Experiment) -> SizeSampler | None:
     """What draws the further sizes of each step; None where stage 1 has one size."""
     rules = experiment.distil
-    specs = rules.sizes.specs() if rules.sizes else []
+    specs = rules.sampled
     weights = inverse_cost(specs, rules.cost_power)
     return SizeSampler(specs, rules.sizes_per_step, experiment.seed, weights) if specs else None
 
@@ -121,8 +121,8 @@ def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wo
     wanted = experiment.templates.auxiliary
     size = family.resolve(TargetSpec(wanted.embed_dim, wanted.depth) if wanted else family.size)
     model = condense(teacher.model, spec, start=start, size=size, options=rule, seed=experiment.seed)
-    for target in experiment.distil.sizes.specs() if experiment.distil.sizes else []:
-        spec.check(family.resolve(target).embed_dim)
+    for target in experiment.distil.sampled:
+        spec.check(spec.shape(target))
 
     def keep(trained: nn.Module, metrics: dict[str, Any]) -> float:
         if not isinstance(trained, MultiSize):

@@ -17,7 +17,7 @@ class Grid:
     def __init__(self, study: Study, source: TargetSpec, rates: list[float], dataset: str, transfer: bool) -> None:
         self.study, self.source, self.dataset, self.transfer = study, source, dataset, transfer
         self.rates = study.learning_rates or rates
-        self.sizes = [TargetSpec(size.embed_dim, size.depth) for size in study.sizes]
+        self.sizes = [size.spec() for size in study.sizes]
 
     @cached_property
     def reach(self) -> dict[str, list[str | None]]:
@@ -48,4 +48,4 @@ class Grid:
     def _cell(self, method: str, size: TargetSpec, seed: int, lr: float, held_out: bool) -> Cell:
         steps = tuple(self.study.steps)
         where = (self.dataset, self.transfer, held_out, self.study.distilled)
-        return Cell(method, size.embed_dim, size.depth, seed, lr, steps, *where)
+        return Cell(method, size.embed_dim, size.depth, seed, lr, steps, *where, size.num_heads, size.mlp_ratio)

@@ -88,7 +88,7 @@ def _key(experiment: Experiment, dataset: Dataset, templates: Templates, target:
     settings = _settings(experiment)
     unchanged = experiment.initialise.subset and experiment.initialise.caches_logits
     augment = None if unchanged else augment_of(experiment.data)
-    return key_of("size", templates.digest, dataset.digest, settings, augment, asdict(target), experiment.seed)
+    return key_of("size", templates.digest, dataset.digest, settings, augment, target.to_json(), experiment.seed)
 
 
 def _job(experiment: Experiment, dataset: Dataset, workspace: Workspace, templates: Templates, store: Store) -> Job:

@@ -10,7 +10,8 @@ from torch import nn
 from wave.errors import WaveError
 from wave.family import Family
 from wave.recipe import Recipe
-from wave.resample import Resampling, resample
+from wave.resample import resample
+from wave.resampling import Resampling
 from wave.spec import KINDS, TargetSpec, TemplateSpec
 from wave.storage import Templates
 from wave.teacher import Teacher
@@ -143,12 +144,12 @@ def check_comparison(experiments: Mapping[str, Experiment], family: Family, rows
             _check_stage1(own, family)
     for study in experiments[""].evaluate.studies:
         for method in study.methods:
-            if (own := experiments.get(method)) is None:
-                continue
-            for size in study.sizes:
-                target = TargetSpec(size.embed_dim, size.depth)
+            own = experiments.get(method)
+            for target in [size.spec() for size in study.sizes]:
                 with _named(f"evaluate.studies: {study.name}: {method}: {target.name}"):
-                    _check_size(own, family, target, own.initialise.scalers == "resample")
+                    family.resolve(target)
+                    if own is not None:
+                        _check_size(own, family, target, own.initialise.scalers == "resample")
 
 
 def _resampled(experiment: Experiment, family: Family) -> tuple[Resampling, TargetSpec]:
@@ -164,14 +165,14 @@ def _check_stage1(experiment: Experiment, family: Family) -> None:
     settings = experiment.templates
     with _named("templates"):
         spec = settings.spec(family.head_dim, family.mlp_ratio)
-        spec.check(family.size.embed_dim)
+        spec.check(spec.shape(family.size), whole=True)
         _check_counts(spec, family, settings.start)
     rule, auxiliary = _resampled(experiment, family)
     if settings.auxiliary is not None:
         with _named("templates.auxiliary"):
             resample({}, family.size, auxiliary, spec, rule)
-            spec.check(auxiliary.embed_dim)
-    for target in experiment.distil.sizes.specs() if experiment.distil.sizes else []:
+            spec.check(spec.shape(auxiliary), whole=True)
+    for target in experiment.distil.sampled:
         with _named(f"distil.sizes: {target.name}"):
             _check_size(experiment, family, target, read_off=True)
 
@@ -179,7 +180,7 @@ def _check_stage1(experiment: Experiment, family: Family) -> None:
 def _check_size(experiment: Experiment, family: Family, target: TargetSpec, read_off: bool) -> TargetSpec:
     """The size in full, which the templates can build and, where it is ``read_off``, the width map reaches."""
     spec, full = experiment.templates.spec(family.head_dim, family.mlp_ratio), family.resolve(target)
-    spec.check(full.embed_dim)
+    spec.check(spec.shape(full))
     if read_off:
         rule, auxiliary = _resampled(experiment, family)
         resample({}, auxiliary, full, spec, rule)  # of no tensors: only whether the width map exists
@@ -199,7 +200,7 @@ def _check_sizes(experiment: Experiment, family: Family) -> None:
 
 def _check_counts(spec: TemplateSpec, family: Family, start: str) -> None:
     for kind in KINDS if start != "random" else ():
-        blocks = family.size.depth * math.prod(spec.grid(kind, family.size.embed_dim))
+        blocks = family.size.depth * math.prod(spec.grid(kind, spec.shape(family.size)))
         if spec.counts[kind] > blocks:
             a, b = spec.blocks[kind]
             text = f"count of {kind} is {spec.counts[kind]}, but the ancestor has only {blocks} blocks of {a}x{b}"

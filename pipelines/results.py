@@ -15,6 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from .cell import size_of
 from .workspace import write_text
 
 COLUMNS = (
@@ -117,11 +118,7 @@ def show_cells(
         for steps in measured or ["-"]:  # a method that reaches no size still has its line
             cells = []
             for size, why in zip(sizes, reasons, strict=True):
-                here = [
-                    r["accuracy"]
-                    for r in mine
-                    if (r["embed_dim"], r["depth"], r["steps"]) == (size.embed_dim, size.depth, steps)
-                ]
+                here = [r["accuracy"] for r in mine if (size_of(r), r["steps"]) == (size, steps)]
                 spread = f" +-{statistics.stdev(here):.1%}" if len(here) > 1 else ""
                 cells.append(f"{statistics.mean(here):.1%}{spread}" if here else why or "-")
             table.add_row(method, str(steps), *cells)

@@ -1,10 +1,21 @@
-"""Rules that pydantic has no words for: text of a pattern, one for a whole union, a mistake across keys."""
+"""What every section is, and rules that pydantic has no words for: text of a pattern, one for a whole union, a mistake
+across keys."""
 
 import re
 from typing import Any
 
-from pydantic import AfterValidator, GetCoreSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, no unknown keys, no conversion between types but from whole numbers to decimals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def given(self, key: str) -> bool:
+        """Whether a setting has another value than its default."""
+        return getattr(self, key) != type(self).model_fields[key].default
 
 
 class SettingError(ValueError):

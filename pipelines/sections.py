@@ -1,21 +1,19 @@
-"""Sections of an experiment: sizes, data, templates, stage 1, Ray; each checks ranges, and effects within itself."""
+"""Sections of an experiment: data, templates, stage 1, Ray; each checks ranges, and effects within itself."""
 
-from collections import Counter
 from typing import Annotated, Literal, Self, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from wave.kron import Order
 from wave.recipe import Recipe
 from wave.spec import KINDS, Kind, TargetSpec, TemplateSpec
 
 from .images import check_policy
-from .rules import Says, SettingError, matches, share
+from .rules import Says, Section, SettingError, matches, share
+from .sizes import MAX_SIDE, Grid, Size, Sizes, named_twice
 
 _PATH = r"(?=.{0,1024}\Z)[^/\x00]{0,255}(/[^/\x00]{0,255})*"
 PathText = Annotated[str, matches(_PATH, "should be a path of at most 1024 characters, 255 a part, none of them NUL")]
-Width = Annotated[int, Field(ge=1, le=16384)]
-Layers = Annotated[int, Field(ge=1, le=1024)]
 Count = Annotated[int, Field(ge=1)]
 Block = tuple[Count, Count]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -24,66 +22,6 @@ Amount = Annotated[float, Field(ge=0), AfterValidator(share)]
 _COUNT = "a whole number of at least 1"
 _PAIR = f"[rows, columns], each {_COUNT}"
 _KINDS = ", ".join(KINDS)
-
-
-MAX_SIDE = 8192
-"""Pixels of an image's side."""
-MAX_CLASSES = 2**24
-
-
-class Section(BaseModel):
-    """A table of the file: frozen, no unknown keys, no conversion between types but from whole numbers to decimals."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    def given(self, key: str) -> bool:
-        """Whether a setting has another value than its default."""
-        return getattr(self, key) != type(self).model_fields[key].default
-
-
-class Size(Section):
-    """``{embed_dim = 64, depth = 6}``; what else differs from the ancestor may be given for a target."""
-
-    embed_dim: Width
-    depth: Layers
-
-
-class TargetSize(Size):
-    """A size to initialise; ``None`` means as the ancestor."""
-
-    num_classes: Annotated[int, Field(ge=1, le=MAX_CLASSES)] | None = None
-    img_size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
-    patch_size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
-
-    @model_validator(mode="after")
-    def _patches(self) -> Self:
-        if self.img_size and self.patch_size and self.img_size % self.patch_size:
-            below = max(self.img_size // self.patch_size, 1) * self.patch_size
-            raise SettingError(
-                "img_size", f"{self.img_size} is not a multiple of patch_size={self.patch_size}; nearest: {below}"
-            )
-        return self
-
-    def spec(self) -> TargetSpec:
-        return TargetSpec(**self.model_dump())
-
-
-class Grid(Section):
-    """Every width with every depth."""
-
-    embed_dim: Annotated[list[Width], Field(min_length=1)]
-    depth: Annotated[list[Layers], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _no_duplicates(self) -> Self:
-        for key in ("embed_dim", "depth"):
-            if twice := [str(n) for n, count in Counter(getattr(self, key)).items() if count > 1]:
-                raise SettingError(key, f"names {', '.join(twice)} more than once")
-        return self
-
-    def specs(self) -> list[TargetSpec]:
-        """Ordered by depth, then width."""
-        return [TargetSpec(width, depth) for depth in self.depth for width in self.embed_dim]
 
 
 CHANGES = ("augment", "hflip", "random_crop", "color_jitter", "reprob")
@@ -191,13 +129,20 @@ class Distil(Section):
     recipe: Recipe
     workers: Annotated[Count | tuple[Count, Count], Says(f"should be {_COUNT}, or two of them, [least, most]")] = 1
     use_gpu: bool = False
-    resources_per_worker: dict[str, Amount] = {"CPU": 1.0}
+    resources_per_worker: Annotated[dict[str, Amount], Field(default_factory=lambda: {"CPU": 1.0})]
     max_failures: Annotated[int, Field(ge=-1)] = 3
-    sizes: Grid | None = None
+    sizes: Sizes | None = None
     sizes_per_step: Count = 1
     cost_power: Share = 0.75
     auxiliary: bool = False
     feature_weight: Annotated[float, Field(ge=0)] = 0.0
+
+    @property
+    def sampled(self) -> list[TargetSpec]:
+        """The sizes of which each step draws some."""
+        if isinstance(self.sizes, Grid):
+            return self.sizes.specs()
+        return [size.spec() for size in self.sizes or []]
 
     @property
     def passes(self) -> int:
@@ -228,7 +173,9 @@ class Distil(Section):
         for key in ("sizes_per_step", "cost_power", "auxiliary"):
             if self.sizes is None and self.given(key):
                 raise SettingError(key, "has no effect without distil.sizes; leave it out")
-        if self.sizes and self.sizes_per_step > (number := len(self.sizes.specs())):
+        if twice := named_twice(self.sampled):
+            raise SettingError("sizes", f"names {twice} more than once")
+        if self.sizes and self.sizes_per_step > (number := len(self.sampled)):
             text = f"={self.sizes_per_step} is more than the {number} sizes of distil.sizes; nearest: {number}"
             raise SettingError("sizes_per_step", text)
         if not self.reads_auxiliary and self.recipe.compile:

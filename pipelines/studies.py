@@ -5,8 +5,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .rules import SettingError, matches
-from .sections import CHANGES, Amount, Count, Data, PathText, Section, Size
+from .rules import Section, SettingError, matches
+from .sections import CHANGES, Amount, Count, Data, PathText
+from .sizes import AnySize
 
 Budget = Literal["full", "smoke"]
 Rates = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
@@ -42,7 +43,7 @@ class Study(Section):
 
     name: Method
     methods: Annotated[list[Method], Field(min_length=1)]
-    sizes: Annotated[list[Size], Field(min_length=1)]
+    sizes: Annotated[list[AnySize], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, default_factory=lambda: [0, 1, 2])]
     steps: Annotated[list[Count], Field(min_length=1, default_factory=lambda: [50, 200])]
     learning_rates: Rates | None = None

@@ -75,7 +75,7 @@ def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[st
         "size": target.name,
         "embed_dim": full.embed_dim,
         "depth": full.depth,
-        "num_heads": full.embed_dim // templates.family.head_dim,
+        "num_heads": templates.spec.shape(full).heads,
         "scalers": templates.spec.num_scalers(full),
         "accuracy_before": accuracy(model, test(0), device) if comparable else None,
         "accuracy_after": None,
@@ -244,6 +244,6 @@ def check(templates: Templates, targets: list[TargetSpec]) -> None:
     for target in targets:
         try:
             full = templates.family.resolve(target)
-            templates.spec.check(full.embed_dim)
+            templates.spec.check(templates.spec.shape(full))
         except WaveError as error:
             raise WaveError(f"targets: {target.name}: {error}") from None

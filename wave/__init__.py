@@ -1,9 +1,9 @@
 """WAVE: from one trained Vision Transformer, good initial weights for a Vision Transformer of any size.
 
-The method alone, torch and timm: read ``kron``, ``spec``, ``bank``, ``linear``, ``vit``, ``family``, ``resample``,
-``canonical``, ``condense``, ``features``, ``multisize``, ``train``, ``initialise``, ``storage``, in this order. Stage 1
-is :func:`canonical`, :func:`condense` and a :class:`Trainer`; stage 2 is :func:`target_model` and a :class:`Trainer`;
-:func:`initialise` needs neither data nor training.
+The method alone, torch and timm: read ``kron``, ``spec``, ``bank``, ``linear``, ``vit``, ``family``, ``width``,
+``resample``, ``canonical``, ``condense``, ``features``, ``multisize``, ``train``, ``initialise``, ``storage``, in this
+order. Stage 1 is :func:`canonical`, :func:`condense` and a :class:`Trainer`; stage 2 is :func:`target_model` and a
+:class:`Trainer`; :func:`initialise` needs neither data nor training.
 """
 
 from .bank import TemplateBank
@@ -17,7 +17,8 @@ from .linear import TemplatedLinear
 from .measure import accuracy, all_logits, macs, num_parameters
 from .multisize import MultiSize, SizeSampler
 from .recipe import Batch, Recipe
-from .resample import Resampling, resample
+from .resample import resample
+from .resampling import Resampling
 from .spec import KINDS, TargetSpec, TemplateSpec
 from .storage import Templates, save_model
 from .teacher import Teacher

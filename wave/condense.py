@@ -8,7 +8,8 @@ from .bank import TemplateBank
 from .errors import WaveError
 from .family import Family
 from .kron import fit_templates
-from .resample import Resampling, resample
+from .resample import resample
+from .resampling import Resampling
 from .spec import KINDS, Kind, TargetSpec, TemplateSpec
 from .vit import PATHS, linears, templated
 
@@ -55,8 +56,9 @@ def condense(
     templates, scalers and everything else anew. Raises :class:`WaveError` for what the templates cannot build.
     """
     family = Family.of(ancestor)
-    spec.check(family.size.embed_dim)
     target = family.resolve(size or family.size)
+    for own in (family.size, target):
+        spec.check(spec.shape(own), whole=True)
     with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         plain = family.create(target)

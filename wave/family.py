@@ -11,8 +11,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from .errors import WaveError
+from .shape import heads_of
 from .spec import TargetSpec
-from .vit import blocks_of, check_supported, head_dim_of, images_of
+from .vit import check_supported, head_dim_of, images_of, shape_of
 
 SIZE_ARGUMENTS = ("embed_dim", "depth", "num_heads", "num_classes", "img_size", "patch_size", "device", "dtype")
 
@@ -38,15 +39,14 @@ class Family:
             raise WaveError(f"the model does not say which timm architecture it is (pretrained_cfg: {architecture!r})")
         given = cast(dict[str, object], getattr(vit, "_model_args", {}))
         (height, width), patch, in_chans = images_of(vit)
-        hidden = cast(nn.Linear, blocks_of(vit)[0].mlp.fc1).out_features
         if height != width or patch[0] != patch[1]:
             raise WaveError(f"images of {height}x{width} and patches of {patch[0]}x{patch[1]}: both must be square")
         family = cls(
             architecture=architecture,
             model_args={k: v for k, v in given.items() if k not in (*SIZE_ARGUMENTS, "in_chans", "mlp_ratio")},
-            size=size_of(vit),
+            size=replace(size := size_of(vit), num_heads=None, mlp_ratio=None),
             head_dim=head_dim_of(vit),
-            mlp_ratio=ratio(hidden, vit.embed_dim),
+            mlp_ratio=cast(float, size.mlp_ratio),
             in_chans=in_chans,
         )
         family._check_same(vit)
@@ -71,16 +71,16 @@ class Family:
             )
 
     def resolve(self, target: TargetSpec) -> TargetSpec:
-        """The target with the ancestor's value in place of every ``None``; raises :class:`WaveError` if the width is
-        not a whole number of heads or the image not a whole number of patches."""
+        """The target with the ancestor's value in place of every ``None``, but ``num_heads`` and ``mlp_ratio`` None
+        where they are as its own; raises :class:`WaveError` if the width is not a whole number of heads or the image
+        not a whole number of patches."""
         missing = [k for k in ("num_classes", "img_size", "patch_size") if getattr(target, k) is None]
         full = replace(target, **{k: getattr(self.size, k) for k in missing})
-        if full.embed_dim % self.head_dim:
-            low = max(full.embed_dim // self.head_dim, 1) * self.head_dim
-            raise WaveError(
-                f"embed_dim={full.embed_dim} is not a multiple of head_dim={self.head_dim}; nearest valid widths are "
-                f"{low} and {low + self.head_dim}"
-            )
+        heads = heads_of(full.embed_dim, full.num_heads, self.head_dim)
+        if heads * self.head_dim == full.embed_dim:
+            full = replace(full, num_heads=None)
+        if full.mlp_ratio and int(full.embed_dim * full.mlp_ratio) == int(full.embed_dim * self.mlp_ratio):
+            full = replace(full, mlp_ratio=None)
         image, patch = cast(int, full.img_size), cast(int, full.patch_size)
         if image % patch:
             near = image // patch * patch or patch
@@ -94,8 +94,8 @@ class Family:
             **self.model_args,
             "embed_dim": full.embed_dim,
             "depth": full.depth,
-            "num_heads": full.embed_dim // self.head_dim,
-            "mlp_ratio": self.mlp_ratio,
+            "num_heads": heads_of(full.embed_dim, full.num_heads, self.head_dim),
+            "mlp_ratio": self.mlp_ratio if full.mlp_ratio is None else full.mlp_ratio,
             "in_chans": self.in_chans,
             "num_classes": full.num_classes,
             "img_size": full.img_size,
@@ -134,9 +134,12 @@ class Family:
 
 
 def size_of(model: nn.Module) -> TargetSpec:
-    """The full size of a plain or templated model with square images and patches."""
+    """The full size of a plain or templated model with square images and patches, heads and MLP in numbers:
+    :meth:`Family.resolve` leaves out what a family has anyway."""
     vit, ((height, _), (patch, _), _) = cast(VisionTransformer, model), images_of(model)
-    return TargetSpec(vit.embed_dim, len(vit.blocks), vit.num_classes, height, patch)
+    shape = shape_of(vit)
+    own = shape.heads, ratio(shape.hidden, shape.embed)
+    return TargetSpec(vit.embed_dim, len(vit.blocks), vit.num_classes, height, patch, *own)
 
 
 def ratio(hidden: int, embed_dim: int) -> float:

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import WaveError
-from .resample import Resampling, channel_map, depth_map, nearest
+from .resample import channel_map, depth_map, nearest
+from .resampling import Resampling
 from .spec import TargetSpec, TemplateSpec
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from .bank import TemplateBank
 from .errors import WaveError
 from .family import size_of
-from .resample import Resampling, resample
+from .resample import resample
+from .resampling import Resampling
 from .spec import TargetSpec
 from .storage import Templates
 from .vit import BANK, materialise, templated
@@ -33,7 +34,7 @@ def target_model(
     if scalers not in get_args(Scalers):
         raise WaveError(f"scalers={scalers!r} is unknown; use one of {', '.join(get_args(Scalers))}")
     full = templates.family.resolve(target)
-    templates.spec.check(full.embed_dim)
+    templates.spec.check(templates.spec.shape(full))
     with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         model = templated(templates.family.create(full), TemplateBank(templates.spec, templates.bank))

@@ -6,11 +6,13 @@ from torch.nn import functional as F
 
 from .bank import TemplateBank, factor_std
 from .kron import kron_sum
-from .spec import Kind
+from .shape import Shape
+from .spec import AXES, Kind
 
 
 class TemplatedLinear(nn.Module):
-    """``y = x W^T + bias`` with ``W = kron_sum(bank(kind), scalers)``; scalers have shape (N, p, q).
+    """``y = x W^T + bias`` with ``W = kron_sum(bank(kind), scalers)``, cropped to ``shape`` where its lengths are not
+    whole blocks and template heads (ours); scalers have shape (N, p, q).
 
     Not an ``nn.Linear``: timm's initialisers would fill a weight that is never read. The bank is kept outside the
     module's registry, so that templates stand once in a state dict and DDP sees each parameter once.
@@ -19,13 +21,12 @@ class TemplatedLinear(nn.Module):
     scalers: Tensor
     bias: Tensor | None
 
-    def __init__(self, bank: TemplateBank, kind: Kind, embed_dim: int, bias: bool, device: str | None = None) -> None:
+    def __init__(self, bank: TemplateBank, kind: Kind, shape: Shape, bias: bool, device: str | None = None) -> None:
         super().__init__()
         self.kind: Kind = kind
-        self.embed_dim = embed_dim
-        grid = bank.spec.grid(kind, embed_dim)
-        count, (rows, columns) = bank.spec.counts[kind], bank.spec.blocks[kind]
-        self.out_features, self.in_features = grid[0] * rows, grid[1] * columns
+        self.shape, self.outer = shape, bank.spec.enclosing(shape)
+        grid, count = bank.spec.grid(kind, shape), bank.spec.counts[kind]
+        self.out_features, self.in_features = (shape.length(axis) for axis in AXES[kind])
         self.scalers = nn.Parameter(torch.randn(count, *grid, device=device) * factor_std(count))
         self.bias = nn.Parameter(torch.zeros(self.out_features, device=device)) if bias else None
         self.__dict__["bank"] = bank
@@ -36,7 +37,11 @@ class TemplatedLinear(nn.Module):
         about 0.6 % from the one that is exported."""
         bank: TemplateBank = self.__dict__["bank"]
         with torch.autocast(self.scalers.device.type, enabled=False):
-            return kron_sum(bank(self.kind), self.scalers, bank.spec.order)
+            weight = kron_sum(bank(self.kind), self.scalers, bank.spec.order)
+        if self.outer != self.shape:
+            for dim, axis in enumerate(AXES[self.kind]):
+                weight = self.shape.crop(weight, dim, axis, self.outer)
+        return weight
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)

@@ -17,7 +17,8 @@ from .bank import TemplateBank
 from .errors import WaveError
 from .family import Family
 from .features import Features, Match, distance, read
-from .resample import Resampling, resample
+from .resample import resample
+from .resampling import Resampling
 from .spec import TargetSpec
 from .vit import BANK, own_state, templated
 

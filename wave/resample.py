@@ -1,67 +1,24 @@
 """The scalers and small tensors of any size as a differentiable function of the auxiliary model's (ours).
 
-Depth and width are maps from target indices to source indices. One block map, the same on every axis that grows with
-the width (residual stream, heads, MLP hidden axis), keeps the residual stream consistent. The same code runs on dense
+Depth is a map from target layers to source layers, width one of blocks (:mod:`wave.width`). The same code runs on dense
 states (plain timm weights are the case of full-size blocks), which is how an ancestor grows before it is condensed.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from collections.abc import Mapping
+from typing import cast
 
 import torch
 from timm.layers.patch_embed import resample_patch_embed
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
-from .errors import WaveError
-from .spec import AXES, Axis, Kind, TargetSpec, TemplateSpec
+from .resampling import Depth, Resampling
+from .spec import AXES, Kind, TargetSpec, TemplateSpec
 from .vit import HEADS, PATHS, axes
+from .width import GROWING, WidthMap
 
-Depth = Literal["nearest", "linear", "identity"]
-Width = Literal["leading", "even"]
-WidthScale = Literal["auto", "sqrt", "copies", "none"]
-Symmetry = Literal["none", "split", "noise"]
 KIND_OF: Mapping[str, Kind] = {f"{holder}.{name}": kind for kind, (holder, name) in PATHS.items()}
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """How a size is read off the auxiliary model.
-
-    ``depth``: ``nearest`` layer, ``linear`` interpolation between neighbours, or ``identity`` layers (proj and fc2
-    zero) between the copied ones when growing. ``width``: narrow sizes have the ``leading`` blocks, which of a
-    canonical ancestor (:mod:`wave.canonical`) are the most important ones, and wide sizes copies of the leading ones
-    behind all; or blocks are selected and copied ``even``ly. ``width_scale``: what the reading side of every matrix is
-    multiplied by when the width changes: ``copies`` divides by the number of copies of a block, which preserves the
-    function exactly for whole multiples (order ``tile`` only: interleaved blocks run across heads); ``sqrt`` multiplies
-    by sqrt(D_auxiliary / D), as a norm does whose leading channels carry nearly all; ``auto`` takes ``copies`` when
-    growing and ``sqrt`` when shrinking; ``none`` is one. ``symmetry``: copies made by growing stay identical under
-    training unless they are ``split`` unequally on the reading side (as in LEMON; the function is kept) or get
-    ``noise``; ``strength`` is relative, 0 to 1. The defaults are measured: benchmarks/RESULTS.md, docs/method.md.
-    """
-
-    depth: Depth = "nearest"
-    width: Width = "leading"
-    width_scale: WidthScale = "auto"
-    symmetry: Symmetry = "split"
-    strength: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        options = (("depth", Depth), ("width", Width), ("width_scale", WidthScale), ("symmetry", Symmetry))
-        for name, allowed in options:
-            if getattr(self, name) not in get_args(allowed):
-                raise WaveError(f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(get_args(allowed))}")
-        if not 0 <= self.strength <= 1:
-            raise WaveError(f"strength={self.strength} is not between 0 and 1")
-
-
-def block_map(source: int, target: int, width: Width = "leading") -> list[int]:
-    """Source block of each target block: the leading ones, and when growing again from the first; or even selection
-    and contiguous copies."""
-    return [i % source if width == "leading" else i * source // target for i in range(target)]
 
 
 def depth_map(source: int, target: int) -> list[float]:
@@ -74,93 +31,13 @@ def nearest(x: float) -> int:
     return math.floor(x + 0.5)
 
 
-@dataclass(frozen=True)
-class _Width:
-    """The width map of one pair of sizes: indices of channels and of scalers along each axis."""
-
-    spec: TemplateSpec
-    source: int
-    target: int
-    options: Resampling
-
-    def __post_init__(self) -> None:
-        for width in (self.source, self.target):
-            self.spec.check(width)
-            if self.source != self.target:
-                for axis, name in (("embed", "embed_dim"), ("hidden", "mlp hidden width")):
-                    length, unit = self.spec.length(cast(Axis, axis), width), self.spec.unit(cast(Axis, axis))
-                    if length % unit:
-                        raise WaveError(
-                            f"{name} {length} is not a multiple of {unit}, the unit of these templates' width map; "
-                            f"they can change the depth only: use embed_dim={self.source}"
-                        )
-        if self.source != self.target and self.spec.order == "interleave" and len(set(self.spec.blocks.values())) > 1:
-            raise WaveError("order=interleave with blocks of different shapes changes the depth only; use order=tile")
-
-    def index(self, axis: Axis, stride: int) -> list[int]:
-        """Source index of every target index along an axis, counted in blocks of ``stride`` entries."""
-        if axis == "qkv":
-            part = self.index("embed", stride)
-            length = self.spec.length("embed", self.source) // stride
-            return [third * length + i for third in range(3) for i in part]
-        lengths = [self.spec.length(axis, width) for width in (self.source, self.target)]
-        unit = stride if self.spec.order == "interleave" else self.spec.unit(axis)
-        group = unit // stride
-        units = block_map(lengths[0] // unit, lengths[1] // unit, self.options.width)
-        return [units[i // group] * group + i % group for i in range(lengths[1] // stride)]
-
-    def channels(self, axis: Axis) -> list[int]:
-        """Source channel of every target channel of an axis; interleaved blocks are strided sets of channels."""
-        if self.spec.order == "tile":
-            return self.index(axis, 1)
-        side = self.spec.blocks["fc1"][0]
-        blocks = self.index(axis, side)
-        source = self.spec.length(axis, self.source) // side
-        return [r * source + k for r in range(side) for k in blocks]
-
-    def reading(self, index: Sequence[int], axis: Axis) -> list[float]:
-        """Factor on each entry of the reading side, given the source index of each."""
-        scale = self.options.width_scale
-        if scale == "auto":
-            scale = "copies" if self.target > self.source else "sqrt"
-        if scale == "none":
-            return [1.0] * len(index)
-        if scale == "sqrt":
-            return [math.sqrt(self.spec.length(axis, self.source) / self.spec.length(axis, self.target))] * len(index)
-        return [1.0 / index.count(i) for i in index]
-
-    def read(self, tensor: Tensor, dim: int, index: Sequence[int], axis: Axis, generator: torch.Generator) -> Tensor:
-        """Select along the reading side and scale; copies made by growing are split unequally if asked to."""
-        device = tensor.device
-        picked = tensor.index_select(dim, torch.tensor(index, device=device))
-        factor = torch.tensor(self.reading(index, axis), device=device)
-        if self.options.symmetry == "split" and self.target > self.source:
-            rows = picked.shape[dim - 1]
-            factor = factor * split_factors(index, rows, self.options.strength, generator).to(device)
-        return picked * factor
-
-
 def channel_map(spec: TemplateSpec, source: TargetSpec, target: TargetSpec, options: Resampling) -> list[int]:
     """The source's channel of the residual stream that each of the target's is read off."""
-    if source.embed_dim == target.embed_dim:
-        return list(range(target.embed_dim))
-    return _Width(spec, source.embed_dim, target.embed_dim, options).channels("embed")
+    old, new = spec.shape(source), spec.shape(target)
+    return list(range(target.embed_dim)) if old == new else WidthMap(spec, old, new, options).channels("embed")
 
 
-def split_factors(index: Sequence[int], rows: int, strength: float, generator: torch.Generator) -> Tensor:
-    """(rows, len(index)) factors of mean one over the copies of each source index, different in every row.
-
-    They must differ by row: factors shared by all rows would give copies parallel gradients, which Adam's
-    normalisation makes equal again.
-    """
-    groups = torch.tensor(index)
-    raw = 1 + strength * (2 * torch.rand(rows, len(index), generator=generator) - 1)
-    total = torch.zeros(rows, int(groups.max()) + 1).index_add_(1, groups, raw)
-    count = torch.bincount(groups, minlength=int(groups.max()) + 1)
-    return raw * (count / total)[:, groups]
-
-
-def _resize_width(name: str, tensor: Tensor, width: _Width) -> Tensor:
+def _resize_width(name: str, tensor: Tensor, width: WidthMap) -> Tensor:
     generator = torch.Generator().manual_seed(width.options.seed * 1_000_003 + sum(map(ord, name)) * 7919 + len(name))
     kind = KIND_OF.get(".".join(name.split(".")[2:4])) if name.startswith("blocks.") else None
     if kind is not None and name.endswith(".scalers"):
@@ -177,10 +54,29 @@ def _resize_width(name: str, tensor: Tensor, width: _Width) -> Tensor:
                 result = width.read(result, dim, index, axis, generator)
             else:
                 result = result.index_select(dim, torch.tensor(index, device=tensor.device))
-    if width.options.symmetry == "noise" and width.target > width.source and tensor.ndim > 1:
+    if width.options.symmetry == "noise" and any(map(width.grows, GROWING)) and tensor.ndim > 1:
         rms = result.detach().square().mean().sqrt()
         noise = torch.randn(result.shape, generator=generator).to(result)
         result = result + width.options.strength * rms * noise
+    return result
+
+
+def _keep_products(state: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
+    """The state with heads of ``ratio`` times the channels, its products of q and k as they were: timm divides them by
+    sqrt(head_dim).
+
+    q takes the factor. Where norms of q and k take it away, their affine parts take it, and with it that over fewer
+    channels they divide by a larger root mean square (as is exact for RmsNorm and channels that were zero).
+    """
+    root, result = math.sqrt(ratio), dict(state)
+    for name, tensor in state.items():
+        if ".attn.qkv." in name:
+            q, *kv = tensor.chunk(3, 1 if name.endswith(".scalers") else 0)
+            result[name] = torch.cat([q * root, *kv], 1 if name.endswith(".scalers") else 0)
+        elif name.endswith("q_norm.bias"):
+            result[name] = tensor * root
+        elif name.endswith("k_norm.weight"):
+            result[name] = tensor / root
     return result
 
 
@@ -231,7 +127,10 @@ def resample(
     result = _layers(state, source.depth, target.depth, options.depth)
     if source.num_classes != target.num_classes:
         result = {k: v for k, v in result.items() if k.split(".")[0] not in HEADS}
-    if source.embed_dim != target.embed_dim:
-        width = _Width(spec, source.embed_dim, target.embed_dim, options)
+    old, new = spec.shape(source), spec.shape(target)
+    if old != new:
+        width = WidthMap(spec, old, new, options)
         result = {k: _resize_width(k, v, width) for k, v in result.items()}
+    if old.head_dim != new.head_dim:
+        result = _keep_products(result, new.head_dim / old.head_dim)
     return {k: _resize_images(k, v, source, target) for k, v in result.items()}

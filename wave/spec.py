@@ -2,29 +2,30 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Literal, cast, get_args
 
 from .errors import WaveError
 from .kron import Order
+from .shape import Axis, Shape, heads_of, least_heads
 
 Kind = Literal["qkv", "proj", "fc1", "fc2"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Axis = Literal["embed", "qkv", "hidden"]
 AXES: Mapping[Kind, tuple[Axis, Axis]] = {
     "qkv": ("qkv", "embed"),
-    "proj": ("embed", "embed"),
+    "proj": ("embed", "attn"),
     "fc1": ("hidden", "embed"),
     "fc2": ("embed", "hidden"),
 }
-"""Rows and columns of each kind: ``qkv`` has 3 * embed_dim entries, ``hidden`` int(embed_dim * mlp_ratio)."""
+"""Rows and columns of each kind."""
 
 
 @dataclass(frozen=True)
 class TargetSpec:
     """The size of one model. ``None`` means as the ancestor; images and patches are square, in pixels.
 
-    Raises :class:`WaveError` for a number that is not a positive integer.
+    ``num_heads`` and ``mlp_ratio`` make heads of other ``head_dim`` and MLPs of int(embed_dim * mlp_ratio) hidden
+    channels. Raises :class:`WaveError` for a number that is not positive, or not whole where it counts something.
     """
 
     embed_dim: int
@@ -32,26 +33,51 @@ class TargetSpec:
     num_classes: int | None = None
     img_size: int | None = None
     patch_size: int | None = None
+    num_heads: int | None = None
+    mlp_ratio: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            if value is None or field.name == "mlp_ratio":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise WaveError(f"{field.name}={value!r} is not a whole number of at least 1")
+        ratio = cast(object, self.mlp_ratio)
+        if ratio is None or (type(ratio) in (int, float) and 1 <= cast(float, ratio) * self.embed_dim < math.inf):
+            return
+        raise WaveError(f"mlp_ratio={ratio!r} does not give embed_dim={self.embed_dim} a hidden channel")
 
     @property
     def name(self) -> str:
-        """Short unique name, also the registry's alias: ``d096-l06``, with ``-c100-i32-p4`` for what differs."""
-        extras = (("c", self.num_classes), ("i", self.img_size), ("p", self.patch_size))
+        """Short unique name, also the registry's alias: ``d096-l06``, and ``-c100-i32-p4-h2-m2_5`` of what is given."""
+        ratio = None if self.mlp_ratio is None else str(float(self.mlp_ratio)).removesuffix(".0").replace(".", "_")
+        extras = (
+            *(("c", self.num_classes), ("i", self.img_size), ("p", self.patch_size)),
+            *(("h", self.num_heads), ("m", ratio)),
+        )
         return f"d{self.embed_dim:03d}-l{self.depth:02d}" + "".join(f"-{k}{v}" for k, v in extras if v is not None)
+
+    @property
+    def title(self) -> str:
+        """For tables and figures: ``96 x 6``, with heads and mlp_ratio where they are given."""
+        heads = "" if self.num_heads is None else f", {self.num_heads} heads"
+        return f"{self.embed_dim} x {self.depth}{heads}" + (
+            "" if self.mlp_ratio is None else f", mlp_ratio {self.mlp_ratio:g}"
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON types, the arguments of this class; ``num_heads`` and ``mlp_ratio`` only where they are given, so
+        that what was written and keyed before there were these stays."""
+        return {k: v for k, v in asdict(self).items() if v is not None or k not in ("num_heads", "mlp_ratio")}
 
 
 @dataclass(frozen=True)
 class TemplateSpec:
     """The templates of a family of models: per kind the block shape ``(a, b)`` and the count ``N``.
 
-    ``head_dim`` (channels a head) and ``mlp_ratio`` are the same at every size; ``order`` is that of the Kronecker
-    products. Raises :class:`WaveError` when a block or count is impossible.
+    ``head_dim`` (channels a head) and ``mlp_ratio`` are those of every size that does not say otherwise; ``order`` is
+    that of the Kronecker products. Raises :class:`WaveError` when a block or count is impossible.
     """
 
     blocks: Mapping[Kind, tuple[int, int]]
@@ -84,42 +110,59 @@ class TemplateSpec:
         side = block or head_dim
         return cls(dict.fromkeys(KINDS, (side, side)), dict.fromkeys(KINDS, count), head_dim, mlp_ratio, order)
 
-    def length(self, axis: Axis, embed_dim: int) -> int:
-        """Entries of an axis at a width."""
-        return {"embed": embed_dim, "qkv": 3 * embed_dim, "hidden": int(embed_dim * self.mlp_ratio)}[axis]
+    def shape(self, size: TargetSpec) -> Shape:
+        """The lengths of a model's axes; raises :class:`WaveError` if its width is not cut into heads."""
+        heads = heads_of(size.embed_dim, size.num_heads, self.head_dim)
+        ratio = self.mlp_ratio if size.mlp_ratio is None else size.mlp_ratio
+        return Shape(size.embed_dim, heads, size.embed_dim // heads, int(size.embed_dim * ratio))
 
-    def grid(self, kind: Kind, embed_dim: int) -> tuple[int, int]:
-        """Shape ``(p, q)`` of the scalers of one kind and one layer; raises :class:`WaveError` if blocks do not fit."""
-        self.check(embed_dim)
-        return self._grid(kind, embed_dim)
+    def enclosing(self, shape: Shape) -> Shape:
+        """The smallest shape of whole blocks and template heads that holds ``shape``; its heads need not be as wide
+        together as its stream. ``shape`` itself where nothing is to be cropped."""
+        if self._fits(shape):
+            return shape
+        embed, hidden = self.unit("embed"), self.unit("hidden")
+        attn = _up(shape.heads * self.head_dim, embed)
+        return Shape(_up(shape.embed, embed), attn // self.head_dim, self.head_dim, _up(shape.hidden, hidden))
 
-    def _grid(self, kind: Kind, embed_dim: int) -> tuple[int, int]:
-        rows, columns = (self.length(axis, embed_dim) for axis in AXES[kind])
-        return rows // self.blocks[kind][0], columns // self.blocks[kind][1]
+    def grid(self, kind: Kind, shape: Shape) -> tuple[int, int]:
+        """Shape ``(p, q)`` of the scalers of one kind and one layer; raises :class:`WaveError` as :meth:`check`."""
+        self.check(shape)
+        outer, (a, b) = self.enclosing(shape), self.blocks[kind]
+        rows, columns = (outer.length(axis) for axis in AXES[kind])
+        return rows // a, columns // b
 
-    def _fits(self, embed_dim: int) -> bool:
-        return embed_dim % self.head_dim == 0 and all(
-            self.length(axis, embed_dim) % side == 0
+    def _fits(self, shape: Shape) -> bool:
+        return shape.head_dim == self.head_dim and all(
+            shape.length(axis) % side == 0
             for kind in KINDS
             for axis, side in zip(AXES[kind], self.blocks[kind], strict=True)
         )
 
-    def check(self, embed_dim: int) -> None:
-        """Raise :class:`WaveError`, with the nearest valid widths, unless these templates can build that width."""
-        if self._fits(embed_dim):
+    def check(self, shape: Shape, whole: bool = False) -> None:
+        """Raise :class:`WaveError` unless these templates can build that shape.
+
+        ``whole``: without cropping, as the model must be that others are read off; the nearest valid widths are named.
+        """
+        if shape.head_dim > self.head_dim:
+            raise WaveError(
+                f"head_dim is {shape.head_dim}; these templates were made for {self.head_dim}, and heads can only be "
+                f"cropped: embed_dim={shape.embed} needs num_heads={least_heads(shape.embed, self.head_dim)} or more"
+            )
+        if self._fits(shape) or not (whole or self.order == "interleave"):
             return
-        near = self.nearest(embed_dim)
-        hidden = self.length("hidden", embed_dim)
-        if embed_dim % self.unit("embed") == 0:
+        near = " and ".join(map(str, self.nearest(shape.embed)))
+        if shape.embed % self.unit("embed") == 0 and shape.head_dim == self.head_dim:
             sides = " and ".join(map(str, sorted({self.blocks["fc1"][0], self.blocks["fc2"][1]})))
             raise WaveError(
-                f"embed_dim={embed_dim} with mlp_ratio={self.mlp_ratio:g} has {hidden} hidden channels, no multiple of "
-                f"the blocks' {sides}: choose blocks of fc1 and fc2 that divide it"
-                + (f", or the nearest valid widths: {' and '.join(map(str, near))}" if near else "")
+                f"embed_dim={shape.embed} with mlp_ratio={shape.hidden / shape.embed:g} has {shape.hidden} hidden "
+                f"channels, no multiple of the blocks' {sides}: choose blocks of fc1 and fc2 that divide it"
+                + (f", or the nearest valid widths: {near}" if near else "")
             )
+        heads = "" if shape.head_dim == self.head_dim else f", {shape.heads} heads of {shape.head_dim}"
         raise WaveError(
-            f"embed_dim={embed_dim} cannot be built from blocks {self._block_text()} with head_dim={self.head_dim}; "
-            + (f"nearest valid widths: {' and '.join(map(str, near))}" if near else "no width below 10000 can")
+            f"embed_dim={shape.embed}{heads} cannot be built from blocks {self._block_text()} with "
+            f"head_dim={self.head_dim}; " + (f"nearest valid widths: {near}" if near else "no width below 10000 can")
         )
 
     def _block_text(self) -> str:
@@ -127,10 +170,14 @@ class TemplateSpec:
         return ", ".join(f"{a}x{b}" for a, b in sorted(sides))
 
     def nearest(self, embed_dim: int) -> list[int]:
-        """The nearest valid widths below and above."""
+        """The nearest widths below and above that are built without cropping."""
+
+        def fits(heads: int) -> bool:
+            return self._fits(self.shape(TargetSpec(heads * self.head_dim, 1)))
+
         start = embed_dim // self.head_dim
-        below = next((n * self.head_dim for n in range(start, 0, -1) if self._fits(n * self.head_dim)), None)
-        above = next((n * self.head_dim for n in range(start + 1, 10000) if self._fits(n * self.head_dim)), None)
+        below = next((n * self.head_dim for n in range(start, 0, -1) if fits(n)), None)
+        above = next((n * self.head_dim for n in range(start + 1, 10000) if fits(n)), None)
         return [n for n in (below, above) if n is not None]
 
     def unit(self, axis: Axis) -> int:
@@ -149,7 +196,8 @@ class TemplateSpec:
 
     def num_scalers(self, target: TargetSpec) -> int:
         """Scalers of all layers of one model."""
-        return target.depth * sum(self.counts[k] * math.prod(self.grid(k, target.embed_dim)) for k in KINDS)
+        shape = self.shape(target)
+        return target.depth * sum(self.counts[k] * math.prod(self.grid(k, shape)) for k in KINDS)
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON types; :meth:`from_json` is the inverse."""
@@ -177,3 +225,7 @@ class TemplateSpec:
             if isinstance(error, WaveError):
                 raise
             raise WaveError(f"template specification is not valid: {error!r}") from None
+
+
+def _up(length: int, unit: int) -> int:
+    return -(-length // unit) * unit

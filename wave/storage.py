@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from .bank import TemplateBank
 from .errors import WaveError
 from .family import Family, size_of
-from .resample import Resampling
+from .resampling import Resampling
 from .spec import KINDS, Kind, TargetSpec, TemplateSpec
-from .vit import BANK, own_state, templated
+from .vit import BANK, own_state, shape_of, templated
 
 FORMAT, VERSION = "wave-templates", 1
 TENSORS, META = "templates.safetensors", "templates.json"
@@ -66,7 +66,7 @@ class Templates:
         bank = cast(TemplateBank, auxiliary.get_submodule(BANK))
         tensors: dict[Kind, Tensor] = {kind: bank(kind).detach().cpu().clone() for kind in KINDS}
         state = {k: v.detach().cpu().clone() for k, v in own_state(auxiliary).items()}
-        return cls(bank.spec, family, size_of(auxiliary), tensors, state, options, info)
+        return cls(bank.spec, family, family.resolve(size_of(auxiliary)), tensors, state, options, info)
 
     def save(self, directory: Path) -> str:
         """Write the artifact, whole or not at all; returns its digest: sha256 of the JSON, which holds the tensors'."""
@@ -79,7 +79,7 @@ class Templates:
                 "version": VERSION,
                 "spec": self.spec.to_json(),
                 "family": self.family.to_json(),
-                "auxiliary": asdict(self.size),
+                "auxiliary": self.size.to_json(),
                 "resampling": asdict(self.options),
                 "info": dict(self.info),
                 "sha256": hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest(),
@@ -115,6 +115,9 @@ class Templates:
             if max(size.embed_dim, size.depth) > _LARGEST:
                 raise WaveError(f"a model of width {size.embed_dim} and depth {size.depth}; at most {_LARGEST} of each")
             info, skeleton = dict(meta["info"]), family.create(size, device="meta")
+            if spec.shape(size) != shape_of(skeleton):
+                raise WaveError(f"templates for {spec.shape(size)}, an auxiliary model of {shape_of(skeleton)}")
+            spec.check(spec.shape(size), whole=True)
             model = templated(skeleton, TemplateBank(spec))
         except WaveError as error:
             raise WaveError(f"{where / META}: {error}") from None

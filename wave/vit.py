@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from .bank import TemplateBank
 from .errors import WaveError
 from .linear import TemplatedLinear
-from .spec import KINDS, Axis, Kind, TemplateSpec
+from .shape import Axis, Shape
+from .spec import KINDS, Kind, TemplateSpec
 
 PATHS: Mapping[Kind, tuple[str, str]] = {k: ("attn" if k in ("qkv", "proj") else "mlp", k) for k in KINDS}
 HEADS = ("head", "head_dist")
@@ -62,6 +63,13 @@ def head_dim_of(model: nn.Module) -> int:
     return cast(int, blocks_of(model)[0].attn.head_dim)
 
 
+def shape_of(model: nn.Module) -> Shape:
+    """The lengths of the axes of a plain or templated model."""
+    block = cast(Any, blocks_of(model)[0])
+    embed = cast(VisionTransformer, model).embed_dim
+    return Shape(embed, block.attn.num_heads, block.attn.head_dim, block.mlp.fc1.out_features)
+
+
 def images_of(model: nn.Module) -> tuple[tuple[int, int], tuple[int, int], int]:
     """Height and width of the images, height and width of the patches, and the number of channels."""
     patches = cast(Any, model.get_submodule("patch_embed"))
@@ -80,20 +88,16 @@ def templated(model: nn.Module, bank: TemplateBank) -> VisionTransformer:
     """``model``, changed in place: its four matrices a block become :class:`TemplatedLinear` layers of ``bank``.
 
     The bank is registered as ``model.templates``. Scalers start random. Raises :class:`WaveError` when the model or
-    its width is not supported; the model is then unchanged.
+    its shape is not supported; the model is then unchanged.
     """
     vit = check_supported(model)
-    head_dim = head_dim_of(vit)
-    if head_dim != bank.spec.head_dim:
-        raise WaveError(f"the model's head_dim is {head_dim}; these templates were made for {bank.spec.head_dim}")
-    bank.spec.check(vit.embed_dim)
+    shape = shape_of(vit)
+    bank.spec.check(shape)
     layers: list[tuple[nn.Module, str, TemplatedLinear]] = []
     for _, kind, holder, name in linears(vit):
         dense = cast(nn.Linear, getattr(holder, name))
         bias = cast(nn.Parameter | None, dense.bias)
-        layer = TemplatedLinear(bank, kind, vit.embed_dim, bias is not None, str(dense.weight.device))
-        if layer.out_features != dense.out_features:
-            raise WaveError(f"mlp_ratio gives the model {dense.out_features} rows, the templates {layer.out_features}")
+        layer = TemplatedLinear(bank, kind, shape, bias is not None, str(dense.weight.device))
         layer.bias = bias
         layers.append((holder, name, layer))
     for holder, name, layer in layers:
@@ -117,7 +121,7 @@ def own_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def axes(name: str, spec: TemplateSpec) -> tuple[Axis | None, ...]:
-    """Which axes of a tensor of a plain or templated state grow with the width, by timm's name; scalers excluded."""
+    """Which axes of a tensor of a plain or templated state change with the size, by timm's name; scalers excluded."""
     module, _, leaf = name.rpartition(".")
     short = module.rsplit(".", 1)[-1]
     if name in ("cls_token", "reg_token", "dist_token", "pos_embed"):
@@ -129,9 +133,11 @@ def axes(name: str, spec: TemplateSpec) -> tuple[Axis | None, ...]:
     if short == "fc1" or module.endswith("mlp.norm"):
         return ("hidden",) if leaf == "bias" or short == "norm" else ("hidden", "embed")
     if short in ("q_norm", "k_norm"):
-        return (None,)
+        return ("head",)
+    if module.endswith("attn.norm"):
+        return ("attn",)
     if module == "patch_embed.proj" and leaf == "weight":
         return ("embed", None, None, None)
     if leaf == "weight" and short in ("proj", "fc2"):
-        return ("embed", "embed" if short == "proj" else "hidden")
+        return ("embed", "attn" if short == "proj" else "hidden")
     return ("embed",)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from wave.storage import Templates
 
+from ..cell import size_of
 from ..config import Experiment
 from ..workspace import write_text
 from .cost import against_direct, cost_table, costs
@@ -70,7 +71,7 @@ def _summary(evidence: Evidence) -> Part:
 def missing(found: Found) -> int:
     """Cells of a study that are not there: method, size and seed."""
     wanted = sum(len(found.grid.reached(m)) for m in found.study.methods) * len(found.study.seeds)
-    return wanted - len({(r["method"], r["embed_dim"], r["depth"], r["seed"]) for r in found.rows})
+    return wanted - len({(r["method"], size_of(r), r["seed"]) for r in found.rows})
 
 
 def changes(evidence: Evidence) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from wave.spec import TargetSpec
 
-from ..cell import OURS
+from ..cell import OURS, size_of
 from ..cost import BACKWARD
 from ..results import scaled
 from .rows import Evidence, Found, Row, Score
@@ -87,7 +87,7 @@ def _ancestor(evidence: Evidence, unit: Unit) -> float | None:
     if unit == "images":
         return float(images)
     for row in evidence.rows:
-        if (row["embed_dim"], row["depth"]) == (source.embed_dim, source.depth) and row["images"]:
+        if size_of(row) == TargetSpec(source.embed_dim, source.depth) and row["images"]:
             return images * row["macs"] / row["images"]
     return None
 
@@ -138,7 +138,7 @@ def against_direct(evidence: Evidence) -> Table | None:
         if taught is not None:
             theirs.append(taught.score(DIRECT, size, max(taught.steps)) if size in taught.grid.sizes else None)
         line = [Text("missing", faint=True) if s is None else Text(str(s)) for s in (*mine, *theirs)]
-        rows.append([Text(f"{size.embed_dim} x {size.depth}"), *line, *map(Text, ahead)])
+        rows.append([Text(size.title), *line, *map(Text, ahead)])
     head = ["size", "ours at 0", f"ours at {first}", *(f"direct at {s}" for s in steps)]
     head += [f"distilled at {max(taught.steps)}"] if taught is not None else []
     head += [f"ahead of direct at {second} at 0", f"at {first}"]

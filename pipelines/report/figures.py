@@ -57,7 +57,7 @@ def curves(evidence: Evidence) -> Figure | None:
         if direct is not None and size in direct.grid.sizes:
             _curve(axes, direct, DIRECT, size, f"direct, {DIRECT}", "black", "-", 1.2)
         axes.set_xscale("function", functions=(lambda x: np.abs(x) ** 0.5, lambda x: x**2))
-        axes.set(title=f"{size.embed_dim} x {size.depth}", xlabel="training steps (square root)", xlim=(0, None))
+        axes.set(title=size.title, xlabel="training steps (square root)", xlim=(0, None))
         axes.set_xticks(sorted({*longest.steps, *(direct.steps if direct else [])}))
         axes.tick_params(axis="x", labelrotation=60, labelsize=8)
         axes.grid(alpha=0.3)
@@ -170,7 +170,7 @@ def _families(shares: Mapping[str, tuple[float, float]]) -> dict[str, list[tuple
 
 
 def _sizes(found: Found) -> str:
-    names = [f"{s.embed_dim} x {s.depth}" for s in found.shared]
+    names = [s.title for s in found.shared]
     return ", ".join(names) if len(names) <= 5 else f"{len(names)} sizes"
 
 

@@ -12,6 +12,7 @@ from wave.spec import TargetSpec
 
 from .. import ancestor
 from ..book import Book
+from ..cell import size_of
 from ..config import Experiment
 from ..evaluate import results_path, variants
 from ..grid import Grid
@@ -61,8 +62,7 @@ class Found:
 
     def of(self, method: str, size: TargetSpec) -> list[Row]:
         """All rows of a method at a size."""
-        key = (method, size.embed_dim, size.depth)
-        return [r for r in self.rows if (r["method"], r["embed_dim"], r["depth"]) == key]
+        return [r for r in self.rows if r["method"] == method and size_of(r) == size]
 
     def absent(self, method: str, size: TargetSpec, steps: int) -> str:
         """Why there is no score: what the method cannot, or that the cell was not run."""

@@ -51,7 +51,7 @@ def layers_figure(workspace: Workspace, templates: Templates, sizes: list[Target
     models: dict[str, Layers] = {"ancestor": layer_vectors(origin)}
     models["auxiliary"] = layer_vectors(initialise(templates, templates.size))
     for size in sizes:
-        models[f"{size.embed_dim} x {size.depth}"] = layer_vectors(initialise(templates, size))
+        models[size.title] = layer_vectors(initialise(templates, size))
     figure, panels = plt.subplots(1, 4, figsize=(14, 3.8), sharey=True, layout="constrained")
     for axes, kind in zip(panels, KINDS, strict=True):
         for index, (name, scores) in enumerate(first_components({n: m[kind] for n, m in models.items()}).items()):

@@ -78,9 +78,7 @@ def study_tables(found: Found) -> list[Table]:
 
 
 def _alone(found: Found, method: str) -> Table:
-    rows = [
-        [Text(f"{s.embed_dim} x {s.depth}"), *(_text(found, method, s, n) for n in found.steps)] for s in found.sizes
-    ]
+    rows = [[Text(s.title), *(_text(found, method, s, n) for n in found.steps)] for s in found.sizes]
     return Table(f"{found.study.name}: {method}", ["size", *(f"after {n} steps" for n in found.steps)], rows)
 
 
@@ -93,7 +91,7 @@ def _scores(title: str, found: Found, sizes: Sequence[TargetSpec], steps: int) -
     rows: list[list[Text]] = []
     for method in found.study.methods:
         rows.append([Text(method), *(_text(found, method, size, steps, best.get(size)) for size in sizes)])
-    return Table(title, ["method", *(f"{s.embed_dim} x {s.depth}" for s in sizes)], rows)
+    return Table(title, ["method", *(s.title for s in sizes)], rows)
 
 
 def _text(found: Found, method: str, size: TargetSpec, steps: int, best: str | None = None) -> Text:

@@ -43,7 +43,7 @@ def verdicts(found: Found, judged: Container[int] = ()) -> list[Verdict]:
                 if ours is None or theirs is None:
                     continue
                 difference, spread = theirs.mean - ours.mean, max(ours.spread, theirs.spread, NOISE)
-                text = f"{size.embed_dim} x {size.depth} at {steps} ({100 * difference:+.1f})"
+                text = f"{size.title} at {steps} ({100 * difference:+.1f})"
                 level = abs(difference) <= spread + 1e-9
                 (verdict.level if level else verdict.lost if difference > 0 else verdict.won).append(text)
         result.append(verdict)

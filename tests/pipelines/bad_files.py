@@ -27,7 +27,7 @@ from pipelines.source import foresee
 from pipelines.workspace import Workspace
 from wave.condense import condense
 from wave.family import Family
-from wave.resample import Resampling
+from wave.resampling import Resampling
 from wave.storage import Templates
 
 Spoil = Callable[[Path, Path], object]

@@ -33,10 +33,12 @@ TARGETS = (
     "{embed_dim=32, depth=3}",
     "{embed_dim=48, depth=3, num_classes=3}",
     "{embed_dim=48, depth=2, img_size=16, patch_size=2}",
+    "{embed_dim=36, depth=2, num_heads=3, mlp_ratio=2.5}",
 )
 RUN = tiny(
     *("ancestor.source=checkpoint:ancestor.safetensors", "ancestor.recipe=", "distil.recipe.steps=300"),
-    *("distil.sizes={embed_dim=[32], depth=[2]}", "initialise.compare_scratch=false", "initialise.recipe.steps=12"),
+    "distil.sizes=[{embed_dim=32, depth=2}, {embed_dim=24, depth=2, num_heads=2}]",
+    *("initialise.compare_scratch=false", "initialise.recipe.steps=12"),
     *("targets.grid=", f"targets.sizes=[{', '.join(TARGETS)}]"),
 )
 
@@ -83,7 +85,7 @@ def test_stage_1_goes_on_from_its_checkpoint(folder: Path) -> None:
     assert Templates.load(folder / "runs/digits/templates").info["metrics"]["steps"] == 300
 
 
-def test_sizes_of_other_classes_images_and_patches_load_with_timm_alone(folder: Path) -> None:
+def test_sizes_of_other_classes_images_patches_and_heads_load_with_timm_alone(folder: Path) -> None:
     code = """
         import sys, timm, torch
         from pathlib import Path
@@ -92,11 +94,13 @@ def test_sizes_of_other_classes_images_and_patches_load_with_timm_alone(folder: 
             side, patch = model.patch_embed.img_size[0], model.patch_embed.patch_size[0]
             out = model(torch.zeros(1, 1, side, side))
             assert out.isfinite().all()
-            print(end=f"{model.embed_dim} {len(model.blocks)} {side} {patch} {out.shape[1]};")
+            shape = model.blocks[0].attn.num_heads, model.blocks[0].mlp.fc1.out_features
+            print(end=f"{model.embed_dim} {len(model.blocks)} {side} {patch} {out.shape[1]} {shape};")
         assert "wave" not in sys.modules and "pipelines" not in sys.modules
     """
     found = set(python(folder, code).strip(";").split(";"))
-    assert found == {"32 3 8 4 10", "48 3 8 4 3", "48 2 16 2 10"}
+    whole = {"32 3 8 4 10 (2, 128)", "48 3 8 4 3 (3, 192)", "48 2 16 2 10 (3, 192)"}
+    assert found == {*whole, "36 2 8 4 10 (3, 90)"}
 
 
 def test_a_torch_file_read_with_weights_only_gives_the_same_ancestor(folder: Path) -> None:

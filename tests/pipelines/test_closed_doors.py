@@ -26,7 +26,7 @@ from pipelines.workspace import Workspace
 from tests.pipelines.support import ROOT
 from tests.wave.models import spec_of, tiny
 from wave import Family, TargetSpec, Templates, WaveError, condense, save_model
-from wave.resample import Resampling
+from wave.resampling import Resampling
 from wave.storage import META, TENSORS
 
 DEMO = ROOT / "pipelines/experiments/digits.toml"

@@ -136,6 +136,21 @@ def test_a_rate_is_chosen_by_images_that_nothing_was_trained_on(folder: Path) ->
     assert all(round(a * 100, 6).is_integer() for a in tried.values())  # of 100 images
 
 
+def test_sizes_of_other_heads_and_mlps_are_compared_where_a_method_reaches_them(folder: Path) -> None:
+    sizes = "[{embed_dim=40, depth=2, num_heads=4, mlp_ratio=2}, {embed_dim=64, depth=6}]"
+    study = f'{{name="one", methods=["wave", "timm_default", "dct"], sizes={sizes}}}'
+    settings = (f"evaluate.studies=[{study}]", "evaluate.variants=[]")
+    done = command(folder, "evaluate", FILE, *(f"--set={o}" for o in (*SMALL, *settings)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ancestor's heads and MLP only" in done.stdout
+    kept = rows(folder)
+    assert {(r["method"], r.get("num_heads"), r.get("mlp_ratio")) for r in kept if r["embed_dim"] == 40} == {
+        ("wave", 4, 2.0),
+        ("timm_default", 4, 2.0),
+    }
+    assert all("num_heads" not in r and "mlp_ratio" not in r for r in kept if r["embed_dim"] != 40)
+
+
 def test_an_unknown_method_is_one_line(folder: Path) -> None:
     done = command(
         folder,

@@ -6,7 +6,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from wave.family import Family
-from wave.resample import Resampling
+from wave.resampling import Resampling
 from wave.spec import TemplateSpec
 
 CLASSES, PIXELS = 5, 16

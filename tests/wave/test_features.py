@@ -45,6 +45,15 @@ def test_growth_that_keeps_the_function_is_at_no_distance(family: str):
         assert apart > 1e-4
 
 
+def test_a_cropped_size_is_compared_by_the_channels_it_has():
+    ancestor, sizes = grown("class token")
+    cropped = TargetSpec(12, 3, num_heads=2)
+    _, apart = sizes(images(), [cropped], read(ancestor, images()))
+    apart.backward()
+    assert apart.isfinite() and sizes.auxiliary.get_parameter("blocks.1.mlp.fc2.scalers").grad.abs().sum() > 0
+    assert sizes._match(cropped).channels == tuple(range(12))
+
+
 def test_layers_and_channels_are_those_that_a_size_is_read_off():
     ancestor, sizes = grown("class token")
     size, spec = sizes.size, sizes.auxiliary.get_submodule("templates").spec

@@ -23,6 +23,7 @@ from wave.multisize import inverse_cost
 from wave.vit import own_state
 
 SIZES = [TargetSpec(8, 1), TargetSpec(16, 4), TargetSpec(24, 2), TargetSpec(32, 3), TargetSpec(16, 2)]
+CROPPED = [TargetSpec(12, 2, num_heads=2), TargetSpec(20, 3, num_heads=4, mlp_ratio=2.3)]
 OPTIONS = [Resampling(), exact(), exact(symmetry="noise", depth="linear")]
 
 
@@ -37,10 +38,11 @@ def build(options: Resampling, family: str = "class token") -> MultiSize:
 def test_logits_are_those_of_the_plain_models_that_initialise_gives(family: str, options: Resampling):
     model = build(options, family)
     templates = Templates.of(model.auxiliary, model.family, options, {})
-    logits = model(images(), SIZES)
-    assert len(logits) == 1 + len(SIZES)
+    targets = [*SIZES, *CROPPED]
+    logits = model(images(), targets)
+    assert len(logits) == 1 + len(targets)
     torch.testing.assert_close(logits[0], model.auxiliary(images()))
-    for target, found in zip(SIZES, logits[1:], strict=True):
+    for target, found in zip(targets, logits[1:], strict=True):
         plain = initialise(templates, target).eval()
         torch.testing.assert_close(found, plain(images()), atol=1e-5, rtol=1e-5)
 
@@ -78,6 +80,14 @@ def test_the_gradient_of_a_sampled_size_alone_reaches_templates_and_auxiliary_sc
     torch.func.functional_call(plain, dense, images()).square().sum().backward()
     for name, tensor in own.items():
         torch.testing.assert_close(grads[f"auxiliary.{name}"], tensor.grad, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("target", CROPPED, ids=[t.name for t in CROPPED])
+def test_the_gradient_of_a_cropped_size_reaches_templates_and_auxiliary_scalers(target: TargetSpec):
+    model = build(Resampling())
+    model(images(), [target])[1].square().sum().backward()
+    grads = {k: p.grad for k, p in model.named_parameters()}
+    assert all(g.isfinite().all() and g.abs().sum() > 0 for k, g in grads.items() if "qkv.bias" not in k)
 
 
 def test_one_optimiser_step_on_a_size_lowers_its_loss():

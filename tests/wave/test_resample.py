@@ -23,8 +23,9 @@ from wave import (
     resample,
     templated,
 )
-from wave.resample import block_map, depth_map, split_factors
+from wave.resample import depth_map
 from wave.vit import own_state
+from wave.width import block_map, split_factors
 
 ours = settings(max_examples=50, deadline=None)
 
@@ -366,11 +367,12 @@ def test_impossible_options(change: dict[str, object]):
 
 
 def test_a_width_that_the_map_cannot_reach_is_named():
-    spec = TemplateSpec({"qkv": (8, 8), "proj": (8, 8), "fc1": (16, 8), "fc2": (8, 24)}, dict.fromkeys(KINDS, 3), 8)
-    model, family = auxiliary(spec=spec, embed_dim=24, num_heads=3)
-    with pytest.raises(WaveError, match="nearest valid widths: 24 and 48"):
-        resized(model, family, TargetSpec(32, 2), exact())
-    resized(model, family, TargetSpec(48, 2), exact())
+    blocks = {"qkv": (24, 8), "proj": (8, 8), "fc1": (8, 8), "fc2": (8, 8)}  # a block of qkv is half of q, k and v
+    spec = TemplateSpec(blocks, dict.fromkeys(KINDS, 3), 8)
+    model, family = auxiliary(spec=spec)
+    with pytest.raises(WaveError, match=r"embed_dim 16 is not a multiple of 24.* depth only: use embed_dim=16"):
+        resized(model, family, TargetSpec(24, 2), exact())
+    resized(model, family, TargetSpec(16, 3), exact())
 
 
 def test_condense_of_an_ancestor_then_growth_keeps_what_was_condensed():

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wave import KINDS, TargetSpec, TemplateSpec, WaveError
+from wave.shape import Shape
 
 SPEC = TemplateSpec.uniform(8, 6)
 
@@ -15,13 +17,31 @@ SPEC = TemplateSpec.uniform(8, 6)
 def test_names():
     assert TargetSpec(96, 6).name == "d096-l06"
     assert TargetSpec(1280, 32, num_classes=100, img_size=32, patch_size=4).name == "d1280-l32-c100-i32-p4"
+    assert TargetSpec(24, 6, num_heads=2, mlp_ratio=2).name == "d024-l06-h2-m2"
+    assert TargetSpec(24, 6, mlp_ratio=2.5).name == "d024-l06-m2_5"
+    assert TargetSpec(96, 6).title == "96 x 6"
+    assert TargetSpec(24, 6, num_heads=2, mlp_ratio=2.5).title == "24 x 6, 2 heads, mlp_ratio 2.5"
 
 
-@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(TargetSpec)])
+def test_what_is_written_of_a_size_is_as_it_was_before_sizes_had_heads():
+    old = {"embed_dim": 96, "depth": 6, "num_classes": None, "img_size": None, "patch_size": None}
+    assert TargetSpec(96, 6).to_json() == old
+    full = TargetSpec(96, 6, num_heads=12, mlp_ratio=2.0)
+    assert full.to_json() == {**old, "num_heads": 12, "mlp_ratio": 2.0}
+    assert TargetSpec(**full.to_json()) == full
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(TargetSpec) if f.name != "mlp_ratio"])
 @pytest.mark.parametrize("value", [0, -1, 2.0, "8", True])
 def test_a_size_is_whole_numbers(field: str, value: object):
     with pytest.raises(WaveError, match=field):
         TargetSpec(**{"embed_dim": 8, "depth": 1, field: value})
+
+
+@pytest.mark.parametrize("value", [0, -1.0, 0.1, True, "4", math.nan, math.inf])
+def test_an_mlp_has_hidden_channels(value: object):
+    with pytest.raises(WaveError, match=r"mlp_ratio=.* does not give embed_dim=8 a hidden channel"):
+        TargetSpec(8, 1, mlp_ratio=value)
 
 
 @pytest.mark.parametrize(
@@ -42,13 +62,17 @@ def test_impossible_templates(change: dict[str, object], message: str):
 
 
 def test_an_impossible_width_names_the_nearest():
-    with pytest.raises(WaveError, match=r"embed_dim=20 .*nearest valid widths: 16 and 24"):
-        SPEC.grid("qkv", 20)
-    with pytest.raises(WaveError, match=r"nearest valid widths: 8$"):
-        SPEC.check(3)
+    rule = r"embed_dim=20 is not a multiple of head_dim=8; nearest valid widths are 16 and 24, or give num_heads, as in"
+    with pytest.raises(WaveError, match=rf"^{rule} num_heads=4 of 5 channels each$"):
+        SPEC.shape(TargetSpec(20, 1))
+    with pytest.raises(WaveError, match=r"embed_dim=16 .*nearest valid widths: 24$"):
+        TemplateSpec.uniform(8, 6, block=12).check(Shape(16, 2, 8, 64), whole=True)
+    with pytest.raises(WaveError, match=r"num_heads=5 does not divide embed_dim=24; nearest: 4 and 6"):
+        SPEC.shape(TargetSpec(24, 1, num_heads=5))
     wide = TemplateSpec(dict.fromkeys(KINDS, (7, 7)) | {"proj": (8, 8)}, dict.fromkeys(KINDS, 2), 8, mlp_ratio=4.01)
     with pytest.raises(WaveError, match=r"embed_dim=9 cannot be built"):
-        wide.check(9)
+        wide.check(Shape(9, 1, 9 - 1, 36), whole=True)
+    wide.check(Shape(9, 3, 3, 36))  # cropped
 
 
 @settings(max_examples=50, deadline=None)
@@ -60,8 +84,10 @@ def test_the_nearest_widths_are_valid_and_nothing_between_is(head_dim: int, side
         return d > 0 and d % head_dim == 0 and d % side == 0 and int(d * ratio) % side == 0
 
     if valid(width):
+        shape = spec.shape(TargetSpec(width, 1))
+        assert spec.enclosing(shape) == shape
         for kind in KINDS:
-            (p, q), (a, b) = spec.grid(kind, width), spec.blocks[kind]
+            (p, q), (a, b) = spec.grid(kind, shape), spec.blocks[kind]
             rows = {"qkv": 3 * width, "proj": width, "fc1": int(ratio * width), "fc2": width}[kind]
             assert (p * a, q * b) == (rows, int(ratio * width) if kind == "fc2" else width)
         return
@@ -75,6 +101,24 @@ def test_counting():
     assert SPEC.num_parameters() == 4 * 6 * 64
     # At width 16, a layer has 6x2 + 2x2 + 8x2 + 2x8 places for each of 6 templates.
     assert SPEC.num_scalers(TargetSpec(16, 3)) == 3 * 6 * (12 + 4 + 16 + 16)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 8), st.integers(1, 99), st.sampled_from([2, 4, 12]))
+def test_the_enclosing_shape_is_whole_and_no_larger_than_it_must_be(heads: int, head_dim: int, hidden: int, side: int):
+    spec, shape = TemplateSpec.uniform(8, 2, side), Shape(heads * head_dim, heads, head_dim, hidden)
+    outer, unit = spec.enclosing(shape), spec.unit("embed")
+    assert outer.head_dim == 8
+    assert 0 <= outer.embed - shape.embed < unit
+    assert 0 <= outer.length("attn") - heads * 8 < unit
+    assert 0 <= outer.hidden - hidden < spec.unit("hidden")
+    assert all(outer.length(axis) % side == 0 for axis in ("embed", "attn", "hidden"))
+
+
+def test_counting_of_a_cropped_size():
+    # 12 channels in 3 heads of 4: 2 blocks of the stream, 3 heads of the templates; 30 hidden units: 4 blocks.
+    size = TargetSpec(12, 1, num_heads=3, mlp_ratio=2.5)
+    assert SPEC.num_scalers(size) == 6 * (9 * 2 + 2 * 3 + 4 * 2 + 2 * 4)
 
 
 def test_the_unit_of_the_width_map_holds_whole_heads_and_blocks():

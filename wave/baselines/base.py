@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ..errors import WaveError
 from ..family import Family
 from ..recipe import Batch
-from ..resample import Resampling, resample
+from ..resample import resample
+from ..resampling import Resampling
 from ..spec import TargetSpec, TemplateSpec
 
 Batches = Callable[[int], Iterator[Batch]]
@@ -44,21 +45,26 @@ def anything(source: TargetSpec, target: TargetSpec) -> str | None:
     return None
 
 
+def same_heads(source: TargetSpec, target: TargetSpec) -> str | None:
+    """Heads have the ancestor's channels, and MLPs its ratio."""
+    return "ancestor's heads and MLP only" if target.num_heads or target.mlp_ratio else None
+
+
 def shrinking_only(source: TargetSpec, target: TargetSpec) -> str | None:
     """Neither width nor depth may grow."""
     grows = target.embed_dim > source.embed_dim or target.depth > source.depth
-    return "shrinking only" if grows else None
+    return "shrinking only" if grows else same_heads(source, target)
 
 
 def growth_only(source: TargetSpec, target: TargetSpec) -> str | None:
     """Neither width nor depth may shrink."""
     shrinks = target.embed_dim < source.embed_dim or target.depth < source.depth
-    return "growth only" if shrinks else None
+    return "growth only" if shrinks else same_heads(source, target)
 
 
 def depth_only(source: TargetSpec, target: TargetSpec) -> str | None:
     """The width stays."""
-    return "depth only" if target.embed_dim != source.embed_dim else None
+    return "depth only" if target.embed_dim != source.embed_dim else same_heads(source, target)
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class Baseline:
 
     name: str
     initialise: Initialise
-    reach: Reach = anything
+    reach: Reach = same_heads
     needs_batches: bool = False
     steps: int = 0
     stage1: MakeStage1 | None = None
@@ -108,7 +114,7 @@ def fresh(family: Family, target: TargetSpec, seed: int) -> dict[str, Tensor]:
 
 def check_reach(name: str, reach: Reach, family: Family, target: TargetSpec) -> None:
     """Raise :class:`WaveError` with the reason when the method cannot build ``target``."""
-    reason = reach(family.size, target)
+    reason = reach(family.size, family.resolve(target))
     if reason is not None:
         raise WaveError(f"{name} cannot reach {target.name} from {family.size.embed_dim}x{family.size.depth}: {reason}")
 

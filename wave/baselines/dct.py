@@ -54,7 +54,7 @@ def released_state(state: dict[str, Tensor], family: Family, target: TargetSpec)
 
     def lengths(name: str, tensor: Tensor) -> list[int]:
         return [
-            size if axis is None else spec.length(axis, target.embed_dim)
+            size if axis is None else spec.shape(target).length(axis)
             for size, axis in zip(tensor.shape, axes(name, spec), strict=True)
         ]
 

@@ -63,7 +63,7 @@ class Growth(nn.Module):
         self.__dict__["skeleton"] = family.create(full, device="meta")
         names = [n.removeprefix("blocks.0.") for n in source if n.startswith("blocks.0.")]
         widths = old.embed_dim, full.embed_dim
-        embed, ffn = widths, (spec.length("hidden", widths[0]), spec.length("hidden", widths[1]))
+        embed, ffn = widths, (spec.shape(old).hidden, spec.shape(full).hidden)
         with seeded(seed):
             self.mixing = nn.ModuleList(
                 nn.ParameterDict({n.replace(".", "/"): _depth_start(i, old.depth, _parts(n)) for n in names})

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..family import Family
 from ..spec import TargetSpec
-from .base import Baseline, Batches, fresh
+from .base import Baseline, Batches, anything, fresh, shape_rules
 
 QUERY_KEY = (0.7, 0.7)
 VALUE_PROJ = (0.4, 0.4)
@@ -37,13 +37,13 @@ def initialise(
     start, the position embedding too, so that methods drawn at random differ in their rule for weights alone (ours).
     """
     full = family.resolve(target)
-    width, heads = full.embed_dim, full.embed_dim // family.head_dim
+    width, shape = full.embed_dim, shape_rules(family).shape(full)
     state = fresh(family, full, seed)
     generator = torch.Generator().manual_seed(seed)
     alpha, beta = VALUE_PROJ
     for i in range(full.depth):
         attention = f"blocks.{i}.attn"
-        pairs = [split(noisy_identity(width, *QUERY_KEY, generator), family.head_dim) for _ in range(heads)]
+        pairs = [split(noisy_identity(width, *QUERY_KEY, generator), shape.head_dim) for _ in range(shape.heads)]
         values, projection = split(noisy_identity(width, alpha, -beta, generator), width)
         queries, keys = torch.cat([q for q, _ in pairs], 1), torch.cat([k for _, k in pairs], 1)
         state[f"{attention}.qkv.weight"] = torch.cat([queries, keys, values], 1).T.contiguous()
@@ -54,4 +54,4 @@ def initialise(
     return state
 
 
-BASELINE = Baseline("mimetic", initialise)
+BASELINE = Baseline("mimetic", initialise, anything)

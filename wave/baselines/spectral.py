@@ -27,7 +27,7 @@ def resize_width(
         if axis is None:
             continue
         dim, parts = lead + i, 3 if axis == "qkv" else 1
-        old, new = (spec.length(axis, width) // parts for width in (family.size.embed_dim, target.embed_dim))
+        old, new = (spec.shape(size).length(axis) // parts for size in (family.size, target))
         shape = tensor.shape
         cut = tensor.reshape(*shape[:dim], parts, old, *shape[dim + 1 :])
         tensor = resize(cut, dim + 1, new).reshape(*shape[:dim], parts * new, *shape[dim + 1 :])

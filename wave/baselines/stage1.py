@@ -20,7 +20,7 @@ from ..linear import TemplatedLinear
 from ..multisize import bind
 from ..spec import AXES, KINDS, Kind, TargetSpec, TemplateSpec
 from ..vit import BANK, PATHS, linears, templated
-from .base import Baseline, Batches, check_reach, complete, dense, depth_only, seeded, stack_layers
+from .base import Baseline, Batches, check_reach, complete, dense, depth_only, seeded, shape_rules, stack_layers
 
 Rule = Callable[[int], Tensor]
 """``rule(L)``: the scalers of a model of depth L, (L, N) float32."""
@@ -30,11 +30,8 @@ KIND_OF: dict[str, Kind] = {f"{holder}.{name}.weight": kind for kind, (holder, n
 
 def full_size_spec(family: Family, count: int) -> TemplateSpec:
     """``count`` templates a kind, each as large as the ancestor's matrix: (3D, D), (D, D), (rD, D), (D, rD)."""
-    shape = TemplateSpec.uniform(family.head_dim, 1, mlp_ratio=family.mlp_ratio)
-    width = family.size.embed_dim
-    blocks: dict[Kind, tuple[int, int]] = {
-        k: (shape.length(AXES[k][0], width), shape.length(AXES[k][1], width)) for k in KINDS
-    }
+    shape = shape_rules(family).shape(family.size)
+    blocks: dict[Kind, tuple[int, int]] = {k: (shape.length(AXES[k][0]), shape.length(AXES[k][1])) for k in KINDS}
     return TemplateSpec(blocks, dict.fromkeys(KINDS, count), family.head_dim, family.mlp_ratio)
 
 

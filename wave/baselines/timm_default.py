@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from ..family import Family
 from ..spec import TargetSpec
-from .base import Baseline, Batches, fresh
+from .base import Baseline, Batches, anything, fresh
 
 
 def initialise(
@@ -18,4 +18,4 @@ def initialise(
     return fresh(family, target, seed)
 
 
-BASELINE = Baseline("timm_default", initialise)
+BASELINE = Baseline("timm_default", initialise, anything)
