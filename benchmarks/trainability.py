@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.trainability FILE OUT``: FILE is an experiment that was run here; what its methods start from is
 made first where it is missing. OUT gets a JSON line for each method and each of a few sizes of the first study: root
-mean square of the weights of each kind over all layers; and on 512 training images the cross-entropy, the norm of its
+mean square of the weights of each kind over all layers; and on 256 training images the cross-entropy, the norm of its
 gradient, and its sharpness: the largest eigenvalue of its Hessian, by power iteration (Hessian-vector products;
 Pearlmutter 1994). The same command again does only what is missing, and prints all as a Markdown table.
 """
@@ -34,7 +34,7 @@ from wave.family import Family
 from wave.spec import KINDS, TargetSpec
 from wave.vit import linears
 
-IMAGES, ITERATIONS = 512, 30
+IMAGES, ITERATIONS = 256, 20
 SIZES = [TargetSpec(96, 4), TargetSpec(64, 6), TargetSpec(128, 6)]
 
 
