@@ -159,10 +159,10 @@ def share_figure(found: Found) -> Figure | None:
 
 def _families(shares: Mapping[str, tuple[float, float]]) -> dict[str, list[tuple[str, tuple[float, float]]]]:
     """Variants that differ in the number of templates alone, by block: named ``wave_n..`` and ``wave_b.._n..``; our
-    method itself belongs to the former."""
+    method itself, or the short one, belongs to the former."""
     result: dict[str, list[tuple[str, tuple[float, float]]]] = {}
     for method, both in shares.items():
-        named = re.fullmatch(rf"{OURS}(?:_b(\d+))?(?:_n(?:\d+|all))?", method)
+        named = re.fullmatch(rf"{OURS}(?:_short)?(?:_b(\d+))?(?:_n(?:\d+|all))?", method)
         if named is not None:
             block = f"{named[1]}x{named[1]}" if named[1] else "the default block"
             result.setdefault(block, []).append((method, both))

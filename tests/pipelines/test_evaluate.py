@@ -51,7 +51,7 @@ def test_every_method_has_a_row_at_step_0_and_at_the_end_of_each_size_it_reaches
         "wave_n7",
         "wave_n16",
         "wave_n46",
-        "wave_b32_nall",
+        "wave_nall_kl_ce",
         "wave_short",
         "wave_untrained",
         "wave_untrained_all",
