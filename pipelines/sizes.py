@@ -1,5 +1,6 @@
 """Sizes in an experiment's file: one by one or a grid, and what of them differs from the ancestor."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Self
@@ -35,7 +36,8 @@ class AnySize(Size):
     def _hidden(self) -> Self:
         if self.mlp_ratio is not None and self.mlp_ratio * self.embed_dim < 1:
             width = self.embed_dim
-            raise SettingError("mlp_ratio", f"={self.mlp_ratio} of {width} is no hidden channel; nearest: {1 / width}")
+            least = math.ceil(1e4 / width) / 1e4
+            raise SettingError("mlp_ratio", f"={self.mlp_ratio} of {width} is no hidden channel; nearest: {least:g}")
         return self
 
     def spec(self) -> TargetSpec:

@@ -52,6 +52,14 @@ class Study(Section):
     data: Data | None = None
 
     @model_validator(mode="after")
+    def _once(self) -> Self:
+        lists = {key: getattr(self, key) or [] for key in ("methods", "seeds", "steps", "learning_rates")}
+        for key, some in {**lists, "sizes": [size.spec().name for size in self.sizes]}.items():
+            if twice := [str(entry) for entry, count in Counter(some).items() if count > 1]:
+                raise SettingError(key, f"names {', '.join(twice)} more than once")
+        return self
+
+    @model_validator(mode="after")
     def _effects(self) -> Self:
         if self.distilled and self.data is not None:
             raise SettingError("distilled", "=true needs the ancestor's own data: it has no logits for other classes")

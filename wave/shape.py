@@ -42,9 +42,10 @@ def heads_of(embed_dim: int, num_heads: int | None, head_dim: int) -> int:
     that is no multiple."""
     if num_heads is not None:
         if embed_dim % num_heads:
-            below = max(h for h in range(1, min(num_heads, embed_dim) + 1) if embed_dim % h == 0)
-            above = [h for h in range(num_heads, embed_dim + 1) if embed_dim % h == 0][:1]
-            near = " and ".join(map(str, [below, *above]))
+            can = [h for h in range(least_heads(embed_dim, head_dim), embed_dim + 1) if embed_dim % h == 0]
+            near = " and ".join(
+                map(str, [*[h for h in can if h < num_heads][-1:], *[h for h in can if h > num_heads][:1]])
+            )
             raise WaveError(f"num_heads={num_heads} does not divide embed_dim={embed_dim}; nearest: {near}")
         return num_heads
     if embed_dim % head_dim:

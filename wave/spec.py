@@ -162,7 +162,9 @@ class TemplateSpec:
         heads = "" if shape.head_dim == self.head_dim else f", {shape.heads} heads of {shape.head_dim}"
         raise WaveError(
             f"embed_dim={shape.embed}{heads} cannot be built from blocks {self._block_text()} with "
-            f"head_dim={self.head_dim}; " + (f"nearest valid widths: {near}" if near else "no width below 10000 can")
+            f"head_dim={self.head_dim}; "
+            + (f"nearest valid widths: {near}" if near else "no width below 10000 can")
+            + ("" if whole else f"; order={self.order} cannot crop whole blocks to it, order=tile can")
         )
 
     def _block_text(self) -> str:

@@ -13,7 +13,7 @@ from .page import Part, markdown, page, replace_between
 from .rows import Evidence, Found
 from .structure import layers_figure, template_figure
 from .tables import study_tables
-from .verdict import RULE, Verdict, losses, verdict_table, verdicts
+from .verdict import RULE, Judged, Verdict, losses, verdict_table, verdicts
 
 SHOWN = 5
 """Sizes whose layers are drawn beside the ancestor's."""
@@ -24,14 +24,12 @@ def compare(experiment: Experiment, into: str | None = None) -> Path:
     tables between the markers of the Markdown file ``into``. Returns the page's path; raises :class:`WaveError`."""
     evidence = Evidence(experiment)
     studies: list[Part | None] = []
-    judged: dict[tuple[str, bool], set[int]] = {}
+    judged: dict[tuple[str, bool], set[Judged]] = {}
     changed = changes(evidence)
     for found in evidence.studies:
         seen = judged.setdefault((found.grid.dataset, found.study.distilled), set())
         counted = [v for v in verdicts(found, seen) if v.won or v.level or v.lost]
-        studies.append(_study(found, changed, counted))
-        if counted:
-            seen.update(found.steps)
+        studies.append(_study(evidence, found, changed, counted))
     parts = [_direct(evidence), *studies, _structure(evidence)]
     parts = [_summary(evidence), *(part for part in parts if part is not None)]
     text = markdown(experiment.name, parts)
@@ -81,7 +79,7 @@ def changes(evidence: Evidence) -> dict[str, str]:
     return {name: ", ".join(s for s in entries if s not in shared) for name, entries in sets.items()}
 
 
-def _study(found: Found, changed: dict[str, str], counted: list[Verdict]) -> Part | None:
+def _study(evidence: Evidence, found: Found, changed: dict[str, str], counted: list[Verdict]) -> Part | None:
     if not found.rows:
         return None
     where = f", on {found.grid.dataset}" if found.grid.transfer else ""
@@ -93,6 +91,7 @@ def _study(found: Found, changed: dict[str, str], counted: list[Verdict]) -> Par
     if found.study.distilled:
         part.text.append("Every method is trained with the losses of stage 1, by the ancestor's logits, all through.")
     name = found.study.name
+    part.add(f"{name}_steps", "Training curves", curves(evidence, found))
     part.add(f"{name}_curve", "Accuracy against the share of the ancestor's parameters", share_figure(found))
     if sum(method.startswith("wave_") for method in found.study.methods) > 1:
         part.add(f"{name}_variants", "Ours under other settings", ablation_figure(found, changed))
@@ -115,7 +114,6 @@ def _direct(evidence: Evidence) -> Part | None:
         part.add("cost", "Total cost against the number of sizes", cost_figure(found))
     elif table is not None:
         part.text.append("The cost of stage 1 is in no row; without it there is no break-even point to show.")
-    part.add("curves", "Training curves", curves(evidence))
     return part if part.tables or part.figures else None
 
 

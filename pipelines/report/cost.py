@@ -138,13 +138,14 @@ def against_direct(evidence: Evidence) -> Table | None:
         if taught is not None:
             theirs.append(taught.score(DIRECT, size, max(taught.steps)) if size in taught.grid.sizes else None)
         line = [Text("missing", faint=True) if s is None else Text(str(s)) for s in (*mine, *theirs)]
-        rows.append([Text(size.title), *line, *map(Text, ahead)])
-    head = ["size", "ours at 0", f"ours at {first}", *(f"direct at {s}" for s in steps)]
+        rows.append([Text(size.title), *line[:2], *map(Text, ahead), *line[2:]])
+    head = ["size", "ours at 0", f"ours at {first}", "ahead at 0", f"ahead at {first}"]
+    head += [f"direct at {s}" for s in steps]
     head += [f"distilled at {max(taught.steps)}"] if taught is not None else []
-    head += [f"ahead of direct at {second} at 0", f"at {first}"]
     note = (
         f"Direct training is one schedule of {second} steps from {DIRECT}; it was read off at the steps before. Where "
-        "no spread is given there is one seed. Distilled: the same by the ancestor's logits instead of the labels."
+        f"no spread is given there is one seed. Ahead: of it at {second}. Distilled: the same by the ancestor's logits "
+        "instead of the labels."
     )
     return Table(f"{first} steps against {second}", head, rows, note)
 

@@ -36,16 +36,15 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
     return image.getvalue()
 
 
-def curves(evidence: Evidence) -> Figure | None:
-    """Accuracy against steps at the sizes of the study that trains several methods for longest, direct training beside
-    it; each line is one schedule, read off while it ran."""
-    found = [f for f in evidence.plain if OURS in f.study.methods and f.rows]
-    several = [f for f in found if len(f.study.methods) > 1]
-    if not several:
+def curves(evidence: Evidence, longest: Found) -> Figure | None:
+    """Accuracy against steps at the sizes of a study of several methods, ours among them, unless it has more sizes than
+    can be seen; direct training beside it. Each line is one schedule, read off while it ran."""
+    methods, few = longest.study.methods, len(longest.grid.sizes) <= MOST_CURVES and len(longest.steps) > 2
+    if longest not in evidence.plain or OURS not in methods or len(methods) < 2 or not few:
         return None
-    longest = max(several, key=lambda f: max(f.steps))
     direct = max(evidence.only(DIRECT), key=lambda f: (max(f.steps), len(f.study.seeds)), default=None)
-    sizes = sorted(longest.grid.sizes[:MOST_CURVES], key=lambda s: (s.embed_dim, s.depth))
+    direct = None if DIRECT in methods else direct
+    sizes = sorted(longest.grid.sizes, key=lambda s: (s.embed_dim, s.depth))
     columns = min(3, len(sizes))
     lines = -(-len(sizes) // columns)
     figure, panels = plt.subplots(

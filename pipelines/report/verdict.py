@@ -1,7 +1,8 @@
 """Where we win and lose: every rival against ours, cell by cell, by more than the spread over seeds or not."""
 
-from collections.abc import Container
 from dataclasses import dataclass, field
+
+from wave.spec import TargetSpec
 
 from ..cell import OURS, is_ours
 from .rows import Found
@@ -9,13 +10,17 @@ from .tables import Table, Text
 
 NOISE = 0.0025
 RULE = (
-    "A cell is one size after one number of steps, each number judged in the first study that has it; steps before "
-    "the last are read off one schedule. Won or lost means that the means differ by more than the larger of the two "
-    f"standard deviations over seeds and by more than {100 * NOISE:g} points (about one standard error on 10,000 test "
-    "images between two models that disagree on 6 % of them; on 360 digits it is 1.3 points), level that they do not. "
-    "Seeds change the order of batches and what is drawn at random, not the ancestor or a stage 1. A difference is in "
-    "points of accuracy."
+    "A cell is one size after one number of steps against one rival, judged in the first study that has it; steps "
+    "before the last are read off one schedule. Won or lost means that the means differ by more than the larger of the "
+    f"two standard deviations over seeds and by more than {100 * NOISE:g} points (about one standard error on 10,000 "
+    "test images between two models that disagree on 6 % of them; on 360 digits it is 1.3 points), level that they do "
+    "not. Seeds change the order of batches and what is drawn at random, not the ancestor or a stage 1. A difference "
+    "is in points of accuracy."
 )
+
+
+Judged = tuple[str, TargetSpec, int]
+"""Rival, size and steps of a cell."""
 
 
 @dataclass
@@ -28,20 +33,22 @@ class Verdict:
     lost: list[str] = field(default_factory=list)
 
 
-def verdicts(found: Found, judged: Container[int] = ()) -> list[Verdict]:
-    """Of every rival in a study that has ours; a cell counts where both were measured, after steps that are not in
-    ``judged``. Step 0 on other data than the ancestor's is a classifier drawn at random and does not count."""
+def verdicts(found: Found, judged: set[Judged] | None = None) -> list[Verdict]:
+    """Of every rival in a study that has ours; a cell counts where both were measured, if it is not in ``judged``, to
+    which it is added. Step 0 on other data than the ancestor's is a classifier drawn at random and does not count."""
     if OURS not in found.study.methods:
         return []
-    counted = [s for s in found.steps if s not in judged and (s or not found.grid.transfer)]
+    judged = set() if judged is None else judged
+    counted = [s for s in found.steps if s or not found.grid.transfer]
     result: list[Verdict] = []
     for rival in (m for m in found.study.methods if not is_ours(m)):
         verdict = Verdict(rival)
         for size in found.grid.sizes:
             for steps in counted:
                 ours, theirs = found.score(OURS, size, steps), found.score(rival, size, steps)
-                if ours is None or theirs is None:
+                if ours is None or theirs is None or (rival, size, steps) in judged:
                     continue
+                judged.add((rival, size, steps))
                 difference, spread = theirs.mean - ours.mean, max(ours.spread, theirs.spread, NOISE)
                 text = f"{size.title} at {steps} ({100 * difference:+.1f})"
                 level = abs(difference) <= spread + 1e-9

@@ -113,6 +113,13 @@ def test_losses_are_listed_and_a_difference_within_the_spread_is_level(folder: P
     assert not found["ligo"].lost and not losses([found["timm_default"]])
 
 
+def test_a_cell_is_judged_once_against_each_rival(folder: Path) -> None:
+    study, judged = Evidence(experiment(folder)).studies[0], {("dct", TargetSpec(96, 4), 200)}
+    again = {v.rival: v for v in verdicts(study, judged)}
+    assert losses([again["dct"]]) == ["dct: 64 x 6 at 200 (+2.5)"] and ("dct", TargetSpec(64, 6), 200) in judged
+    assert not any(v.won or v.level or v.lost for v in verdicts(study, judged))
+
+
 def test_the_break_even_point_counts_stage_1(folder: Path) -> None:
     evidence = Evidence(experiment(folder))
     images, macs = costs(evidence)
@@ -125,10 +132,10 @@ def test_the_break_even_point_counts_stage_1(folder: Path) -> None:
         "64 x 6",
         "80.5 ±0.7",
         "87.5 ±0.7",
-        "50.0",
-        "89.0",
         "-8.50",
         "-1.50",
+        "50.0",
+        "89.0",
     ]
 
 
@@ -151,7 +158,7 @@ def test_the_page_loads_nothing_and_says_what_is_missing(folder: Path) -> None:
     assert links and all(link == "data:" or link.startswith("#part") for link in links)
     assert "<script" not in text and "@import" not in text and "url(" not in text
     pictures = {p.name for p in path.parent.glob("*.png")}
-    assert pictures == {"cost.png", "curves.png"} and text.count("data:image/png") == 2
+    assert pictures == {"cost.png", "sizes_steps.png"} and text.count("data:image/png") == 2
     whole = (folder / "RESULTS.md").read_text()
     assert whole.startswith(f"{begin}## Comparison") and whole.endswith(end)
     assert "\nold\n" not in whole and "| image passes | 320 k |" in whole
