@@ -3,7 +3,7 @@
 ``python -m benchmarks.trainability FILE OUT``: FILE is an experiment that was run here; what its methods start from is
 made first where it is missing. OUT gets a JSON line for each method and each of a few sizes of the first study: root
 mean square of the weights of each kind over all layers; and on 256 training images the cross-entropy, the norm of its
-gradient, and its sharpness: the largest eigenvalue of its Hessian, by power iteration (Hessian-vector products;
+gradient, and its sharpness: the eigenvalue of its Hessian of largest size, by power iteration (Hessian-vector products;
 Pearlmutter 1994). The same command again does only what is missing, and prints all as a Markdown table.
 """
 

@@ -52,6 +52,19 @@ def test_a_variant_that_cannot_be_is_one_line(override: str, text: str) -> None:
         variants(load(FILE, [NO_STUDIES, override]))
 
 
+@pytest.mark.parametrize(
+    "twice", ["seeds=[0, 0]", "steps=[50, 50]", "learning_rates=[1e-3, 1e-3]", "methods=['dct', 'dct']", "sizes"]
+)
+def test_nothing_stands_twice_in_a_study(twice: str) -> None:
+    size = "{embed_dim=96, depth=4}"
+    lists = {"methods": "['dct']", "sizes": f"[{size}]"}
+    key, _, value = twice.partition("=")
+    lists[key] = value or f"[{size}, {size}]"
+    study = ", ".join(f"{k}={v}" for k, v in lists.items())
+    with pytest.raises(WaveError, match=f"{key} names .* more than once"):
+        load(FILE, [f'evaluate.studies=[{{name="one", {study}}}]'])
+
+
 def test_the_papers_preset_is_its_two_stages_and_is_read_back_equal() -> None:
     paper = load(FILE, ["preset=paper"])
     assert load(FILE).distil.sizes is not None
