@@ -101,13 +101,15 @@ def _canonical(experiment: Experiment, dataset: Dataset, workspace: Workspace, t
     signs."""
     folder = workspace.canonical
     own = key_of("canonical", workspace.noted(workspace.ancestor).get("key"), dataset.digest, experiment.seed)
-    if get_context().get_world_rank() == 0 and workspace.record(folder, own) is None:
-        tokens = cast(int, teacher.model.get_submodule("patch_embed").num_patches)
-        count = math.ceil(_TOKENS / tokens)
-        images = next(training_batches(dataset, experiment.data.unchanged, count, experiment.seed)()).images
-        save_model(canonical(teacher.model, teacher.matched(images)), folder, dataset.mean, dataset.std)
-        workspace.finish(folder, own, {})
-    barrier()
+    try:
+        if get_context().get_world_rank() == 0 and workspace.record(folder, own) is None:
+            tokens = cast(int, teacher.model.get_submodule("patch_embed").num_patches)
+            count = math.ceil(_TOKENS / tokens)
+            images = next(training_batches(dataset, experiment.data.unchanged, count, experiment.seed)()).images
+            save_model(canonical(teacher.model, teacher.matched(images)), folder, dataset.mean, dataset.std)
+            workspace.finish(folder, own, {})
+    finally:  # whatever happened: the others wait
+        barrier()
     return load(folder)[0]
 
 
