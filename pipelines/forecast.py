@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch.nn import functional as F
@@ -24,6 +25,9 @@ from .session import say
 from .source import pinned
 from .stages import owners
 from .workspace import Workspace, absolute
+
+_MEASURED = 4
+"""CPUs that a rate is measured on at most."""
 
 
 def plan(file: str, overrides: Sequence[str]) -> int:
@@ -68,16 +72,24 @@ def plan(file: str, overrides: Sequence[str]) -> int:
 
 
 def _rate(family: Family, forward: int, seconds: float = 3.0) -> float:
-    """Multiply-accumulates per second of training on all CPUs, from ``seconds`` of it at the ancestor's size."""
-    torch.set_num_threads(os.cpu_count() or 1)
-    model, size = family.create(family.size), family.size.img_size or 0
-    images, labels = torch.randn(32, family.in_chans, size, size), torch.zeros(32, dtype=torch.long)
-    F.cross_entropy(model(images), labels).backward()
-    start, done = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
+    """Multiply-accumulates per second of training at the ancestor's size, from ``seconds`` of it on every CPU at once,
+    one model each, as cells and workers train; of more than :data:`_MEASURED` CPUs on that many."""
+    cpus, size = os.cpu_count() or 1, family.size.img_size or 0
+    workers, batch = min(cpus, _MEASURED), max(4, min(32, 50_000 // size**2)) if size else 4
+    torch.set_num_threads(1)
+
+    def one(_: int) -> float:
+        model, done = family.create(family.size), 0
+        images, labels = torch.randn(batch, family.in_chans, size, size), torch.zeros(batch, dtype=torch.long)
         F.cross_entropy(model(images), labels).backward()
-        done += len(images)
-    return BACKWARD * forward * done / (time.perf_counter() - start)
+        start = time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            F.cross_entropy(model(images), labels).backward()
+            done += batch
+        return BACKWARD * forward * done / (time.perf_counter() - start)
+
+    with ThreadPoolExecutor(workers) as pool:
+        return sum(pool.map(one, range(workers))) * cpus / workers
 
 
 def stages_cost(
@@ -99,8 +111,7 @@ def stages_cost(
 def comparison_cost(experiment: Experiment, family: Family, test_images: int) -> tuple[int, int, float]:
     """Cells of ``[evaluate]``, their image passes in training, and multiply-accumulates with those of measuring.
 
-    An upper bound: what is already there, and cells that two studies share, are counted too. For stages 1 see
-    :func:`stages_cost`.
+    What is already there is counted too, and cells that two studies share once. For stages 1 see :func:`stages_cost`.
     """
     rules = experiment.evaluate
     cells: list[Cell] = []
@@ -111,8 +122,9 @@ def comparison_cost(experiment: Experiment, family: Family, test_images: int) ->
             cells += [cell for some in trials.values() for cell in some]
         cells += grid.cells(dict.fromkeys(trials, grid.rates[0]))
     images, work = 0, 0.0
-    for cell in cells:
+    unique = dict.fromkeys(cells)
+    for cell in unique:
         passes = max(cell.steps) * rules.batch_size
         images += passes
         work += (BACKWARD * passes + (1 + len(cell.steps)) * test_images) * count_macs(family, cell.target)
-    return len(cells), images, work
+    return len(unique), images, work

@@ -186,7 +186,7 @@ CASES = [
     Case("registry without the ancestor", s("models:/none/1", "models list"), ("ancestor.source=models:/none/1",)),
     # templates and sizes
     Case("width no multiple of head_dim", s("targets: d040-l02: embed_dim=40", "32 and 48, or give num_heads, as in num_heads=4 of 10 channels each"), ("targets.grid.embed_dim=[40]",)),
-    Case("a target's heads that do not divide the width", s("targets: d040-l02-h3: num_heads=3 does not divide embed_dim=40", "2 and 4"), ("targets.grid=", "targets.sizes=[{embed_dim=40,depth=2,num_heads=3}]")),
+    Case("a target's heads that do not divide the width", s("targets: d040-l02-h3: num_heads=3 does not divide embed_dim=40", "nearest: 4"), ("targets.grid=", "targets.sizes=[{embed_dim=40,depth=2,num_heads=3}]")),
     Case("heads wider than the templates'", s("targets: d040-l02-h2: head_dim is 20; .* num_heads=4 or more"), ("targets.grid=", "targets.sizes=[{embed_dim=40,depth=2,num_heads=2}]")),
     Case("sampled heads that do not divide the width", s("distil.sizes: d040-l02-h3: num_heads=3"), ("distil.sizes=[{embed_dim=40,depth=2,num_heads=3}]",)),
     Case("a sampled size twice", s("distil.sizes names d032-l02 more than once"), ("distil.sizes=[{embed_dim=32,depth=2},{embed_dim=32,depth=2}]",)),
