@@ -72,9 +72,9 @@ class Study(Section):
 
     def smaller(self) -> "Study":
         """The same methods at the first and the last size, one seed, one rate, :data:`SMOKE_STEPS` steps; of
-        variants of ours the first two and the last, since each may have a stage 1 of its own."""
+        variants of ours the first and the last, since each may have a stage 1 of its own."""
         variants = [method for method in self.methods if method.startswith("wave_")]
-        methods = [method for method in self.methods if method not in variants[2:-1]]
+        methods = [method for method in self.methods if method not in variants[1:-1]]
         ends = [*self.sizes[:1], *self.sizes[1:][-1:]]
         rates = self.learning_rates and self.learning_rates[:1]
         few = {
