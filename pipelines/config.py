@@ -15,9 +15,9 @@ from wave.spec import TargetSpec
 
 from .ancestor_section import Ancestor
 from .config_text import apply_overrides, one_line, read_toml, redacted, to_toml
-from .rules import Section, SettingError, matches
+from .rules import Section, SettingError, check_once, matches
 from .sections import Amount, Cluster, Data, Distil, PathText, Templates
-from .sizes import Grid, Size, TargetSize, named_twice
+from .sizes import Grid, Size, TargetSize
 from .studies import SMOKE_STEPS, Budget, Evaluate
 from .unused import check_unused
 
@@ -131,8 +131,7 @@ class Targets(Section):
             raise SettingError("", "has both grid and sizes; leave one out, as by --set targets.sizes=")
         if not self.grid and not self.sizes:
             raise SettingError("", "names no size; give grid = {embed_dim = [64], depth = [3, 6]} or sizes")
-        if twice := named_twice(self.specs()):
-            raise SettingError("sizes", f"names {twice} more than once")
+        check_once("sizes", [spec.name for spec in self.specs()])
         return self
 
     def specs(self) -> list[TargetSpec]:

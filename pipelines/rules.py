@@ -2,6 +2,8 @@
 across keys."""
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler
@@ -24,6 +26,12 @@ class SettingError(ValueError):
     def __init__(self, key: str, text: str) -> None:
         super().__init__(text)
         self.key = key
+
+
+def check_once(key: str, entries: Iterable[object]) -> None:
+    """Raise :class:`SettingError` of ``key`` if an entry of its list stands there more than once."""
+    if twice := [str(entry) for entry, count in Counter(entries).items() if count > 1]:
+        raise SettingError(key, f"names {', '.join(twice)} more than once")
 
 
 def matches(pattern: str, rule: str) -> AfterValidator:

@@ -9,8 +9,8 @@ from wave.recipe import Recipe
 from wave.spec import KINDS, Kind, TargetSpec, TemplateSpec
 
 from .images import check_policy
-from .rules import Says, Section, SettingError, matches, share
-from .sizes import MAX_SIDE, Grid, Size, Sizes, named_twice
+from .rules import Says, Section, SettingError, check_once, matches, share
+from .sizes import MAX_SIDE, Grid, Size, Sizes
 
 _PATH = r"(?=.{0,1024}\Z)[^/\x00]{0,255}(/[^/\x00]{0,255})*"
 PathText = Annotated[str, matches(_PATH, "should be a path of at most 1024 characters, 255 a part, none of them NUL")]
@@ -173,8 +173,7 @@ class Distil(Section):
         for key in ("sizes_per_step", "cost_power", "auxiliary"):
             if self.sizes is None and self.given(key):
                 raise SettingError(key, "has no effect without distil.sizes; leave it out")
-        if twice := named_twice(self.sampled):
-            raise SettingError("sizes", f"names {twice} more than once")
+        check_once("sizes", [spec.name for spec in self.sampled])
         if self.sizes and self.sizes_per_step > (number := len(self.sampled)):
             text = f"={self.sizes_per_step} is more than the {number} sizes of distil.sizes; nearest: {number}"
             raise SettingError("sizes_per_step", text)

@@ -1,15 +1,13 @@
 """Sizes in an experiment's file: one by one or a grid, and what of them differs from the ancestor."""
 
 import math
-from collections import Counter
-from collections.abc import Sequence
 from typing import Annotated, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from wave.spec import TargetSpec
 
-from .rules import Section, SettingError
+from .rules import Section, SettingError, check_once
 
 Width = Annotated[int, Field(ge=1, le=16384)]
 Layers = Annotated[int, Field(ge=1, le=1024)]
@@ -70,8 +68,7 @@ class Grid(Section):
     @model_validator(mode="after")
     def _no_duplicates(self) -> Self:
         for key in ("embed_dim", "depth"):
-            if twice := [str(n) for n, count in Counter(getattr(self, key)).items() if count > 1]:
-                raise SettingError(key, f"names {', '.join(twice)} more than once")
+            check_once(key, getattr(self, key))
         return self
 
     def specs(self) -> list[TargetSpec]:
@@ -84,8 +81,3 @@ Sizes = Annotated[
     Discriminator(lambda value: "list" if isinstance(value, list) else "grid"),
 ]
 """Every width with every depth, or one by one."""
-
-
-def named_twice(sizes: Sequence[TargetSpec]) -> str:
-    """The names of sizes that stand in a list more than once."""
-    return ", ".join(name for name, count in Counter(size.name for size in sizes).items() if count > 1)

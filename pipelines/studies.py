@@ -1,11 +1,10 @@
 """The comparison's settings: studies (methods x sizes x seeds x steps on one data set) and variants of our method."""
 
-from collections import Counter
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .rules import Section, SettingError, matches
+from .rules import Section, SettingError, check_once, matches
 from .sections import CHANGES, Amount, Count, Data, PathText
 from .sizes import AnySize
 
@@ -53,10 +52,9 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _once(self) -> Self:
-        lists = {key: getattr(self, key) or [] for key in ("methods", "seeds", "steps", "learning_rates")}
-        for key, some in {**lists, "sizes": [size.spec().name for size in self.sizes]}.items():
-            if twice := [str(entry) for entry, count in Counter(some).items() if count > 1]:
-                raise SettingError(key, f"names {', '.join(twice)} more than once")
+        for key in ("methods", "seeds", "steps", "learning_rates"):
+            check_once(key, getattr(self, key) or [])
+        check_once("sizes", [size.spec().name for size in self.sizes])
         return self
 
     @model_validator(mode="after")
@@ -64,7 +62,7 @@ class Study(Section):
         if self.distilled and self.data is not None:
             raise SettingError("distilled", "=true needs the ancestor's own data: it has no logits for other classes")
         for key in ("workers", "in_memory", *CHANGES):
-            if self.data is not None and getattr(self.data, key) != Data.model_fields[key].default:
+            if self.data is not None and self.data.given(key):
                 raise SettingError(
                     f"data.{key}", "has no effect: cells read unchanged images from memory; leave it out"
                 )
@@ -112,9 +110,7 @@ class Evaluate(Section):
     @model_validator(mode="after")
     def _unique(self) -> Self:
         for key in ("studies", "variants"):
-            counts = Counter(entry.name for entry in getattr(self, key))
-            if twice := [name for name, count in counts.items() if count > 1]:
-                raise SettingError(key, f"names {', '.join(twice)} more than once")
+            check_once(key, [entry.name for entry in getattr(self, key)])
         return self
 
     def smaller(self) -> "Evaluate":

@@ -112,14 +112,16 @@ def side_by_side(works: Iterable[Callable[[], object]], at_once: int = 1) -> Non
 
     In threads: in the main one Ray Train takes Ctrl-C for itself and ends the process with code 0.
     """
-    todo, raised = deque(works), list[BaseException]()
+    todo, raised, lock = deque(works), list[BaseException](), threading.Lock()
 
     def call() -> None:
-        while todo and not raised:
-            try:
-                todo.popleft()()
-            except IndexError:  # another thread had the last one
+        while not raised:
+            with lock:
+                work = todo.popleft() if todo else None
+            if work is None:
                 return
+            try:
+                work()
             except BaseException as error:  # noqa: BLE001 (handed to the caller)
                 raised.append(error)
 

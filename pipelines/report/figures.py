@@ -36,28 +36,28 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
     return image.getvalue()
 
 
-def curves(evidence: Evidence, longest: Found) -> Figure | None:
+def curves(evidence: Evidence, found: Found) -> Figure | None:
     """Accuracy against steps at the sizes of a study of several methods, ours among them, unless it has more sizes than
     can be seen; direct training beside it. Each line is one schedule, read off while it ran."""
-    methods, few = longest.study.methods, len(longest.grid.sizes) <= MOST_CURVES and len(longest.steps) > 2
-    if longest not in evidence.plain or OURS not in methods or len(methods) < 2 or not few:
+    methods, few = found.study.methods, len(found.grid.sizes) <= MOST_CURVES and len(found.steps) > 2
+    if found not in evidence.plain or OURS not in methods or len(methods) < 2 or not few:
         return None
     direct = max(evidence.only(DIRECT), key=lambda f: (max(f.steps), len(f.study.seeds)), default=None)
     direct = None if DIRECT in methods else direct
-    sizes = sorted(longest.grid.sizes, key=lambda s: (s.embed_dim, s.depth))
+    sizes = sorted(found.grid.sizes, key=lambda s: (s.embed_dim, s.depth))
     columns = min(3, len(sizes))
     lines = -(-len(sizes) // columns)
     figure, panels = plt.subplots(
         lines, columns, figsize=(4.2 * columns, 3.3 * lines + 0.6), sharey=True, squeeze=False, layout="constrained"
     )
     for axes, size in zip(panels.flat, sizes, strict=False):
-        for index, method in enumerate(longest.study.methods):
-            _curve(axes, longest, method, size, method, *STYLES[index % len(STYLES)], 2.2 if is_ours(method) else 1.2)
+        for index, method in enumerate(found.study.methods):
+            _curve(axes, found, method, size, method, *STYLES[index % len(STYLES)], 2.2 if is_ours(method) else 1.2)
         if direct is not None and size in direct.grid.sizes:
             _curve(axes, direct, DIRECT, size, f"direct, {DIRECT}", "black", "-", 1.2)
         axes.set_xscale("function", functions=(lambda x: np.abs(x) ** 0.5, lambda x: x**2))
         axes.set(title=size.title, xlabel="training steps (square root)", xlim=(0, None))
-        axes.set_xticks(sorted({*longest.steps, *(direct.steps if direct else [])}))
+        axes.set_xticks(sorted({*found.steps, *(direct.steps if direct else [])}))
         axes.tick_params(axis="x", labelrotation=60, labelsize=8)
         axes.grid(alpha=0.3)
     if panels[0][0].get_ylim()[1] > ENOUGH:  # once, when all curves are there: the panels share this axis

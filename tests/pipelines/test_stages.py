@@ -13,6 +13,7 @@ from pipelines.cost import rival_steps
 from pipelines.evaluate import variants
 from pipelines.forecast import stages_cost
 from pipelines.stages import Stages
+from pipelines.training import side_by_side
 from pipelines.workspace import Workspace
 from tests.pipelines.support import ROOT
 from wave.errors import WaveError
@@ -117,3 +118,16 @@ def test_transfer_runs_both_ways_with_the_same_methods_and_sizes() -> None:
     assert (one.data.path, other.data.path) == (back.data.path, there.data.path)
     assert there.name != back.name and there.ancestor.model_args == back.ancestor.model_args
     assert [s.sizes for s in there.evaluate.studies if s.name in ("paid", "direct")].count(studies["paid"].sizes) == 2
+
+
+def test_works_side_by_side_are_all_done_and_whatever_one_raises_is_raised() -> None:
+    done: list[int] = []
+    side_by_side([lambda n=n: done.append(n) for n in range(7)], 3)
+    assert sorted(done) == list(range(7))
+    with pytest.raises(IndexError, match="its own"):
+        side_by_side([lambda: done.append(7), lambda: _fail("its own"), lambda: done.append(8)])
+    assert done[-1] == 7  # nothing is begun after it
+
+
+def _fail(text: str) -> None:
+    raise IndexError(text)
