@@ -21,6 +21,8 @@ from .workspace import key_of
 
 _BEGIN = '{"method": '
 """Of every line that is written here."""
+_LOGITS = {"kl_weight": 1.0, "ce_weight": 0.0, "tau": 1.0, "annealing": False}
+"""The losses of distilled cells before there were others, whose keys are kept."""
 
 
 class Book:
@@ -53,6 +55,9 @@ class Book:
             parts.append(method_settings(self.experiments[cell.method]))
         elif BASELINES[cell.method].stage1 is not None:
             parts.append(stage1_settings(own))
+        losses = own.distil.losses
+        if cell.distilled and losses != _LOGITS:
+            parts.append(losses)
         if cell.transfer:
             parts.append(Path(own.data.path).name)
         if own.data.changes_images:
@@ -190,6 +195,7 @@ def _switched_on(settings: Any) -> Any:
 def stage1_settings(experiment: Experiment) -> dict[str, Any]:
     """What the stage 1 of a rival depends on: the recipe, and what our own costs."""
     costs = {"recipe", "sizes", "sizes_per_step", "cost_power", "auxiliary", "feature_weight"}
+    costs |= {"annealing"} if experiment.distil.anneals else set()
     settings: dict[str, Any] = _switched_on(experiment.distil.model_dump(mode="json", include=costs))
     return {**settings, "augment": augment_of(experiment.data)} if experiment.data.changes_images else settings
 
@@ -197,6 +203,7 @@ def stage1_settings(experiment: Experiment) -> dict[str, Any]:
 def method_settings(experiment: Experiment) -> dict[str, Any]:
     """What our method's rows depend on: templates, stage 1, how sizes are read off, and scaler training if any."""
     exclude = {"workers", "resources_per_worker", "use_gpu", "max_failures"}
+    exclude |= set() if experiment.distil.anneals else {"annealing"}
     settings: dict[str, Any] = {
         "templates": experiment.templates.model_dump(mode="json"),
         "distil": experiment.distil.model_dump(mode="json", exclude=exclude),

@@ -118,7 +118,8 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
         reader = ancestor.teacher_of(place.workspace, dataset).to(device)
         read = count_macs(family := Family.of(reader.model), family.size)
         batches.remember(lambda images: reader(images.to(device)), len(dataset.classes))
-    trainer = Trainer(model, recipe, left, seed=cell.seed, device=device)
+    anneals = cell.distilled and experiment.distil.anneals
+    trainer = Trainer(model, recipe, left, annealing=anneals, seed=cell.seed, device=device)
     rows: list[dict[str, Any]] = []
     for step in sorted({spent, *(s for s in cell.steps if s > spent)}):
         for _ in trainer.run(lambda s: batches(spent + s), until=step - spent) if step > spent else ():
@@ -233,8 +234,9 @@ def train_rival(place: Place, method: str) -> None:
     if isinstance(batches, MemoryBatches) and remembers(dataset, experiment.data, recipe):
         batches.remember(lambda images: teacher(images.to(device)), len(dataset.classes))
     trainer = Trainer(
-        stage1, recipe, steps, teacher=teacher, num_classes=len(dataset.classes), seed=experiment.seed, device=device
-    )
+        stage1, recipe, steps, teacher=teacher, annealing=distil.anneals, num_classes=len(dataset.classes),
+        seed=experiment.seed, device=device,
+    )  # fmt: skip
     for _ in trainer.run(batches):
         pass
     with replacing(rival_file(workspace, method).parent) as folder:

@@ -196,7 +196,7 @@ class Experiment(Section):
         if self.initialise.recipe is None:
             raise SettingError("preset", '="paper" trains random scalers: give [initialise.recipe]')
         ours = ("sizes", "sizes_per_step", "cost_power", "auxiliary", "feature_weight")
-        plain = {k: Distil.model_fields[k].default for k in ours}
+        plain = {**{k: Distil.model_fields[k].default for k in ours}, "annealing": False}
         plain["recipe"] = replace(self.distil.recipe, kl_weight=1.0, ce_weight=1.0)
         object.__setattr__(self, "distil", self.distil.model_copy(update=plain))
         object.__setattr__(self, "templates", self.templates.model_copy(update={"start": "random"}))

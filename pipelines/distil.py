@@ -53,8 +53,10 @@ def sampler(experiment: Experiment) -> SizeSampler | None:
 def key(experiment: Experiment, origin: Mapping[str, Any]) -> str:
     """What the templates depend on; ``origin`` is the ancestor's record."""
     exclude = {"workers", "resources_per_worker", "use_gpu", "max_failures"}
-    exclude |= set() if experiment.distil.feature_weight else {"feature_weight"}  # so what was made without is kept
-    settings = experiment.distil.model_dump(mode="json", exclude=exclude)
+    rules = experiment.distil
+    later = {"feature_weight": rules.feature_weight, "annealing": rules.anneals}
+    exclude |= {k for k, on in later.items() if not on}  # so what was made without is kept
+    settings = rules.model_dump(mode="json", exclude=exclude)
     shapes = experiment.templates.model_dump(mode="json")
     rule, augment = str(resampling(experiment)).replace("width='even', ", ""), augment_of(experiment.data)  # likewise
     return key_of("templates", origin["key"], shapes, settings, rule, augment, experiment.seed)
@@ -149,4 +151,5 @@ def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wo
 
     rules = experiment.distil
     sizes = MultiSize(model, family, size, rule, always=rules.auxiliary)
-    return Work(_title(workspace), rules.recipe, sizes, keep, teacher, sampler(experiment), rules.feature_weight)
+    drawn = sampler(experiment)
+    return Work(_title(workspace), rules.recipe, sizes, keep, teacher, drawn, rules.feature_weight, rules.anneals)

@@ -123,7 +123,8 @@ class Distil(Section):
     ``sizes`` are sampled, ``sizes_per_step`` of them a step, each in proportion to its cost to the power of
     ``-cost_power``: 0 is equal chance, 1 an equal share of the computing. Without sizes every batch is read at the
     auxiliary size, with ``auxiliary`` at that size besides the drawn ones. ``feature_weight`` adds the distance of
-    tokens from the ancestor's (:mod:`wave.features`). The defaults are measured: docs/method.md.
+    tokens from the ancestor's (:mod:`wave.features`). ``annealing`` goes over from the ancestor's logits to the labels,
+    where the recipe has both. The defaults are measured: docs/method.md.
     """
 
     recipe: Recipe
@@ -136,6 +137,7 @@ class Distil(Section):
     cost_power: Share = 0.75
     auxiliary: bool = False
     feature_weight: Annotated[float, Field(ge=0)] = 0.0
+    annealing: bool = True
 
     @property
     def sampled(self) -> list[TargetSpec]:
@@ -153,6 +155,18 @@ class Distil(Section):
     def reads_auxiliary(self) -> bool:
         """Whether every batch is read at the auxiliary size."""
         return self.auxiliary or self.sizes is None
+
+    @property
+    def anneals(self) -> bool:
+        """Whether the losses' weights change from the ancestor's logits to the labels."""
+        return self.annealing and self.recipe.kl_weight > 0 and self.recipe.ce_weight > 0
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """What every training by this section's losses depends on."""
+        recipe = self.recipe
+        weights = {"kl_weight": recipe.kl_weight, "ce_weight": recipe.ce_weight, "tau": recipe.tau}
+        return {**weights, "annealing": self.anneals}
 
     @property
     def worker_range(self) -> tuple[int, int]:

@@ -45,6 +45,7 @@ class Work:
     teacher: nn.Module | None = None
     sampler: Callable[[int], Sequence[TargetSpec]] | None = None
     feature_weight: float = 0.0
+    annealing: bool = False
 
 
 Build = Callable[[Experiment, Dataset, Workspace], Work]
@@ -189,6 +190,7 @@ def _worker(config: dict[str, Any]) -> None:
         teacher=teacher,
         sampler=work.sampler,
         feature_weight=work.feature_weight,
+        annealing=work.annealing,
         num_classes=len(dataset.classes),
         seed=experiment.seed,
         device=device,

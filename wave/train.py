@@ -35,19 +35,24 @@ class Metrics(TypedDict):
     seconds_left: float
 
 
-def distillation_loss(logits: Tensor, target: Tensor, teacher: Tensor | None, recipe: Recipe) -> Tensor:
+def distillation_loss(
+    logits: Tensor, target: Tensor, teacher: Tensor | None, recipe: Recipe, labels: float | None = None
+) -> Tensor:
     """``kl_weight * tau^2 * KL(softmax(teacher/tau) || softmax(logits/tau)) + ce_weight * CE(logits, target)``.
 
-    ``logits`` and ``teacher`` (B, K); ``target`` labels (B,) or probabilities (B, K). WAVE, stage 1.
+    ``logits`` and ``teacher`` (B, K); ``target`` labels (B,) or probabilities (B, K). WAVE, stage 1. With ``labels``, a
+    number from 0 to 1, the second term is multiplied by it and the first by the rest (teacher annealing, Clark et al.,
+    ACL 2019).
     """
     loss = logits.new_zeros((), dtype=torch.float32)
     logits = logits.float()
-    if recipe.ce_weight:
-        loss = loss + recipe.ce_weight * F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
+    if recipe.ce_weight and labels != 0:
+        entropy = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
+        loss = loss + recipe.ce_weight * (1 if labels is None else labels) * entropy
     if recipe.kl_weight and teacher is not None:
         student, wanted = (F.log_softmax(z.float() / recipe.tau, dim=1) for z in (logits, teacher))
         divergence = F.kl_div(student, wanted, log_target=True, reduction="batchmean")
-        loss = loss + recipe.kl_weight * recipe.tau**2 * divergence
+        loss = loss + recipe.kl_weight * (1 if labels is None else 1 - labels) * recipe.tau**2 * divergence
     return loss
 
 
@@ -74,7 +79,8 @@ class Trainer:
     ``model`` gives logits, or a list of logits when called with ``sampler``'s sizes
     (:class:`wave.multisize.MultiSize`); it may be wrapped in DDP. ``batches(step)`` iterates over batches from that
     step on. ``teacher`` gives logits for the same images unless batches carry them; with a ``feature_weight`` its
-    features too, and their distance from those of the model, a MultiSize, is added to the loss by this weight. Raises
+    features too, and their distance from those of the model, a MultiSize, is added to the loss by this weight. With
+    ``annealing`` the labels' part of :func:`distillation_loss` grows evenly from 0 at the first step to 1. Raises
     :class:`Diverged` at the first report of a loss that is not finite.
     """
 
@@ -87,12 +93,13 @@ class Trainer:
         teacher: nn.Module | None = None,
         sampler: Callable[[int], Sequence[TargetSpec]] | None = None,
         feature_weight: float = 0.0,
+        annealing: bool = False,
         num_classes: int = 0,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
         self.model, self.recipe, self.steps, self.teacher = model, recipe, steps, teacher
-        self.feature_weight = feature_weight
+        self.feature_weight, self.annealing = feature_weight, annealing
         self.sampler, self.seed, self.device, self.step = sampler, seed, torch.device(device), 0
         self.inner: nn.Module = getattr(model, "module", model)
         if recipe.checkpoint_activations:
@@ -147,7 +154,8 @@ class Trainer:
                     teacher = self.teacher(images)
                 outputs = self.model(images, sizes) if self.sampler else self.model(images)
         outputs = [outputs] if isinstance(outputs, Tensor) else outputs
-        losses = [distillation_loss(z, labels, teacher, self.recipe) for z in outputs]
+        share = self.step / self.steps if self.annealing else None
+        losses = [distillation_loss(z, labels, teacher, self.recipe, share) for z in outputs]
         loss = torch.stack(losses).mean()
         return loss if apart is None else loss + self.feature_weight * apart
 

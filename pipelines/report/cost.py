@@ -135,19 +135,25 @@ def against_direct(evidence: Evidence) -> Table | None:
         mine = [_every_seed(evidence, OURS, size, s, first) for s in (0, first)]
         theirs = [_every_seed(evidence, DIRECT, size, s, second) for s in steps]
         ahead = [f"{100 * (m.mean - t.mean):+.2f}" if m and (t := theirs[-1]) else "missing" for m in mine]
+        line = [_cell(s) for s in (*mine, *theirs)]
         if taught is not None:
-            theirs.append(taught.score(DIRECT, size, max(taught.steps)) if size in taught.grid.sizes else None)
-        line = [Text("missing", faint=True) if s is None else Text(str(s)) for s in (*mine, *theirs)]
+            asked = size in taught.grid.sizes
+            line.append(_cell(taught.score(DIRECT, size, max(taught.steps))) if asked else Text(""))
         rows.append([Text(size.title), *line[:2], *map(Text, ahead), *line[2:]])
     head = ["size", "ours at 0", f"ours at {first}", "ahead at 0", f"ahead at {first}"]
     head += [f"direct at {s}" for s in steps]
     head += [f"distilled at {max(taught.steps)}"] if taught is not None else []
     note = (
         f"Direct training is one schedule of {second} steps from {DIRECT}; it was read off at the steps before. Where "
-        f"no spread is given there is one seed. Ahead: of it at {second}. Distilled: the same by the ancestor's logits "
-        "instead of the labels."
+        f"no spread is given there is one seed. Ahead: of it at {second}."
     )
+    if taught is not None:
+        note += " Distilled: the same with the losses of stage 1 instead of the labels alone."
     return Table(f"{first} steps against {second}", head, rows, note)
+
+
+def _cell(score: Score | None) -> Text:
+    return Text("missing", faint=True) if score is None else Text(str(score))
 
 
 def _every_seed(evidence: Evidence, method: str, size: TargetSpec, steps: int, budget: int) -> Score | None:

@@ -46,7 +46,7 @@ def test_every_method_has_a_row_at_step_0_and_at_the_end_of_each_size_it_reaches
     found = {
         (r["method"], r["embed_dim"], r["depth"]) for r in rows(folder) if r["steps"] in (0, BASELINES["ligo"].steps)
     }
-    ours = {"wave", "wave_n7", "wave_nall_kl_ce", "wave_n46", "wave_short", "wave_untrained_all"}
+    ours = {"wave", "wave_n7", "wave_nall_aux", "wave_n46", "wave_short", "wave_untrained_all"}
     assert {method for method, _, _ in found} == {*ours, *BASELINES}
     assert any(r["method"] == "wave_paper" for r in rows(folder))  # whose first step is the last of its scalers'
     trained = [r["steps"] for r in rows(folder) if r["method"] == "wave_random_trained"]

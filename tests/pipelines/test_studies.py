@@ -98,6 +98,10 @@ def test_a_key_depends_on_what_the_rows_depend_on(tmp_path: Path) -> None:
     assert len({here.key(c) for c in (CELL, replace(CELL, seed=1), replace(CELL, lr=3e-4), ours, tleg)}) == 5
     faster = book(tmp_path, parse(apply_overrides(table, ["distil.workers=1"])))
     assert faster.key(ours) == here.key(ours)
+    distilled = replace(CELL, distilled=True)
+    labels = book(tmp_path, parse(apply_overrides(table, ["distil.annealing=false"])))
+    assert labels.key(CELL) == here.key(CELL)
+    assert all(labels.key(c) != here.key(c) for c in (ours, tleg, distilled))
     mirrored = book(tmp_path, parse(apply_overrides(table, ["data.hflip=0.5"])))
     assert all(mirrored.key(c) != here.key(c) for c in (CELL, ours, tleg))  # the ancestor's training too
 

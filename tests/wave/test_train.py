@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def model(seed: int = 0) -> nn.Module:
 
 
 def trainer(net: nn.Module | None = None, steps: int = 6, **settings: object) -> Trainer:
-    extra = {k: settings.pop(k) for k in ("teacher", "sampler", "seed", "feature_weight") if k in settings}
+    extra = {k: settings.pop(k) for k in ("teacher", "sampler", "seed", "feature_weight", "annealing") if k in settings}
     recipe = Recipe(**{"steps": steps, "lr": 1e-2, "log_every": 1, **settings})
     return Trainer(model() if net is None else net, recipe, steps, num_classes=5, **extra)
 
@@ -202,6 +203,7 @@ EVERYTHING: dict[str, Callable[[], dict[str, object]]] = {
     "ema": lambda: {"ema_decay": 0.9},
     "mixup and cutmix": lambda: {"mixup": 0.5, "cutmix": 0.5, "label_smoothing": 0.1, "seed": 3},
     "teacher": lambda: {"teacher": Teacher(tiny(seed=7), MEAN, STD), "tau": 2.0},
+    "annealing": lambda: {"teacher": Teacher(tiny(seed=7), MEAN, STD), "tau": 2.0, "annealing": True},
     "warm-up": lambda: {"warmup_steps": 3, "scaler_lr_scale": 2.0},
     "bfloat16": lambda: {"precision": "bfloat16"},
     "checkpointing": lambda: {"checkpoint_activations": True},
@@ -249,6 +251,23 @@ def test_a_resumed_training_is_bit_equal_to_one_never_cut(name: str, tmp_path):
     for a, b in ((whole.inner, resumed.inner), (whole.result, resumed.result)):
         other = b.state_dict()
         assert all(torch.equal(v, other[k]) for k, v in a.state_dict().items())
+
+
+def test_annealing_goes_from_the_teacher_to_the_labels():
+    """Step s of n has s/n of the labels' loss, the first none."""
+    teacher = Teacher(tiny(seed=7), MEAN, STD)
+    run = trainer(teacher=teacher, tau=2.0, ce_weight=3.0, annealing=True, steps=4)
+    for line in run.run(stream, until=3):
+        batch, share = next(stream(line["step"])), line["step"] / 4
+        with torch.no_grad():
+            z, wanted = run.inner(batch.images), teacher(batch.images)
+        logits = slow_loss(z, batch.labels, wanted, replace(run.recipe, ce_weight=0.0))
+        labels = slow_loss(z, batch.labels, None, run.recipe)
+        assert float(run._loss(batch).detach()) == pytest.approx((1 - share) * logits + share * labels, rel=1e-5)
+    begun = trainer(teacher=teacher, tau=2.0, annealing=True)
+    plain = trainer(teacher=teacher, tau=2.0, ce_weight=0.0)
+    first = next(stream(0))
+    assert float(begun._loss(first).detach()) == pytest.approx(float(plain._loss(first).detach()), rel=1e-6)
 
 
 def test_options_change_the_training():
