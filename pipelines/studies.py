@@ -37,7 +37,7 @@ class Study(Section):
     training of the longest. ``data`` names another data set than the ancestor's: the classifier is then drawn anew for
     every method. ``learning_rates`` default to those of the comparison; of several each method's best on held-out
     images is taken. ``held_out`` measures everything on those images, to choose between variants without the test set.
-    ``distilled`` trains every cell with the losses of stage 1, so by the ancestor's logits, instead of the labels.
+    ``distilled`` trains every cell with the losses of stage 1, by the ancestor's logits too, not by the labels alone.
     """
 
     name: Method

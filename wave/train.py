@@ -36,23 +36,23 @@ class Metrics(TypedDict):
 
 
 def distillation_loss(
-    logits: Tensor, target: Tensor, teacher: Tensor | None, recipe: Recipe, labels: float | None = None
+    logits: Tensor, target: Tensor, teacher: Tensor | None, recipe: Recipe, share: float | None = None
 ) -> Tensor:
     """``kl_weight * tau^2 * KL(softmax(teacher/tau) || softmax(logits/tau)) + ce_weight * CE(logits, target)``.
 
-    ``logits`` and ``teacher`` (B, K); ``target`` labels (B,) or probabilities (B, K). WAVE, stage 1. With ``labels``, a
-    number from 0 to 1, the second term is multiplied by it and the first by the rest (teacher annealing, Clark et al.,
-    ACL 2019).
+    ``logits`` and ``teacher`` (B, K); ``target`` labels (B,) or probabilities (B, K). WAVE, stage 1. With
+    ``share``, from 0 to 1, the second term is multiplied by it and the first by the rest (teacher annealing, Clark et
+    al., ACL 2019).
     """
     loss = logits.new_zeros((), dtype=torch.float32)
     logits = logits.float()
-    if recipe.ce_weight and labels != 0:
+    if recipe.ce_weight and share != 0:
         entropy = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
-        loss = loss + recipe.ce_weight * (1 if labels is None else labels) * entropy
+        loss = loss + recipe.ce_weight * (1 if share is None else share) * entropy
     if recipe.kl_weight and teacher is not None:
         student, wanted = (F.log_softmax(z.float() / recipe.tau, dim=1) for z in (logits, teacher))
         divergence = F.kl_div(student, wanted, log_target=True, reduction="batchmean")
-        loss = loss + recipe.kl_weight * (1 if labels is None else 1 - labels) * recipe.tau**2 * divergence
+        loss = loss + recipe.kl_weight * (1 if share is None else 1 - share) * recipe.tau**2 * divergence
     return loss
 
 
@@ -80,7 +80,7 @@ class Trainer:
     (:class:`wave.multisize.MultiSize`); it may be wrapped in DDP. ``batches(step)`` iterates over batches from that
     step on. ``teacher`` gives logits for the same images unless batches carry them; with a ``feature_weight`` its
     features too, and their distance from those of the model, a MultiSize, is added to the loss by this weight. With
-    ``annealing`` the labels' part of :func:`distillation_loss` grows evenly from 0 at the first step to 1. Raises
+    ``annealing`` step s of S has s/S of the labels' loss and the rest of the teacher's, s from 0. Raises
     :class:`Diverged` at the first report of a loss that is not finite.
     """
 
@@ -102,6 +102,9 @@ class Trainer:
         self.feature_weight, self.annealing = feature_weight, annealing
         self.sampler, self.seed, self.device, self.step = sampler, seed, torch.device(device), 0
         self.inner: nn.Module = getattr(model, "module", model)
+        if annealing and not (recipe.kl_weight and recipe.ce_weight):
+            given = f"kl_weight={recipe.kl_weight:g} and ce_weight={recipe.ce_weight:g}"
+            raise WaveError(f"annealing goes from a teacher to the labels; the recipe has {given}; give both a weight")
         if recipe.checkpoint_activations:
             cast(Any, self.inner).set_grad_checkpointing(True)
         if recipe.compile:
@@ -153,11 +156,13 @@ class Trainer:
                 if teacher is None and self.teacher is not None and self.recipe.kl_weight:
                     teacher = self.teacher(images)
                 outputs = self.model(images, sizes) if self.sampler else self.model(images)
+        if self.annealing and teacher is None:
+            raise WaveError("annealing goes from a teacher to the labels: give a teacher, or batches with its logits")
         outputs = [outputs] if isinstance(outputs, Tensor) else outputs
         share = self.step / self.steps if self.annealing else None
         losses = [distillation_loss(z, labels, teacher, self.recipe, share) for z in outputs]
         loss = torch.stack(losses).mean()
-        return loss if apart is None else loss + self.feature_weight * apart
+        return loss if apart is None else loss + self.feature_weight * (1 - (share or 0)) * apart
 
     def run(self, batches: Callable[[int], Iterator[Batch]], until: int | None = None) -> Iterator[Metrics]:
         """Train from the current step to ``until`` (default: the end), yielding every ``log_every`` steps and last."""

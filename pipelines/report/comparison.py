@@ -89,7 +89,9 @@ def _study(evidence: Evidence, found: Found, changed: dict[str, str], counted: l
     if found.study.held_out:
         part.text.append("Accuracy on held-out images instead of the test set: to choose between methods.")
     if found.study.distilled:
-        part.text.append("Every method is trained with the losses of stage 1, by the ancestor's logits, all through.")
+        part.text.append(
+            "Every method is trained with the losses of stage 1, by the ancestor's logits too, all through."
+        )
     name = found.study.name
     part.add(f"{name}_steps", "Training curves", curves(evidence, found))
     part.add(f"{name}_curve", "Accuracy against the share of the ancestor's parameters", share_figure(found))

@@ -69,6 +69,7 @@ def test_the_papers_preset_is_its_two_stages_and_is_read_back_equal() -> None:
     paper = load(FILE, ["preset=paper"])
     assert load(FILE).distil.sizes is not None
     assert paper.distil.sizes is None and paper.initialise.scalers == paper.templates.start == "random"
+    assert load(FILE).distil.anneals and not paper.distil.anneals and paper.distil.recipe.kl_weight == 1
     assert paper.distil.recipe.ce_weight == 1 and paper.distil.recipe.steps == load(FILE).distil.recipe.steps
     assert parse(paper.model_dump(mode="json")) == paper
     with pytest.raises(WaveError, match=r'--set preset="paper" trains random scalers: give \[initialise.recipe\]'):

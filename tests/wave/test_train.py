@@ -264,6 +264,10 @@ def test_annealing_goes_from_the_teacher_to_the_labels():
         logits = slow_loss(z, batch.labels, wanted, replace(run.recipe, ce_weight=0.0))
         labels = slow_loss(z, batch.labels, None, run.recipe)
         assert float(run._loss(batch).detach()) == pytest.approx((1 - share) * logits + share * labels, rel=1e-5)
+    with pytest.raises(WaveError, match="give a teacher, or batches with its logits"):
+        next(trainer(annealing=True).run(stream))
+    with pytest.raises(WaveError, match="the recipe has kl_weight=1 and ce_weight=0; give both a weight"):
+        trainer(teacher=teacher, ce_weight=0.0, annealing=True)
     begun = trainer(teacher=teacher, tau=2.0, annealing=True)
     plain = trainer(teacher=teacher, tau=2.0, ce_weight=0.0)
     first = next(stream(0))
