@@ -1,12 +1,14 @@
 """What methods start from: templates shared between variants, what rows say of stage 1, and the committed files."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 from timm.models.vision_transformer import VisionTransformer
 
-from pipelines import preflight
+from pipelines import cell, distil, preflight
 from pipelines.config import Data, Experiment, load
 from pipelines.convert import prepared
 from pipelines.cost import rival_steps
@@ -18,6 +20,8 @@ from pipelines.workspace import Workspace
 from tests.pipelines.support import ROOT
 from wave.errors import WaveError
 from wave.family import Family
+from wave.storage import save_model
+from wave.train import Trainer
 
 FILE = ROOT / "pipelines/experiments/fashion_mnist.toml"
 OTHER = ROOT / "pipelines/experiments/digits_to_fashion.toml"
@@ -64,6 +68,37 @@ def test_rows_say_what_stage_1_cost(tmp_path: Path, family: Family) -> None:
     assert here.facts("dct") == {"ancestor_dataset": "digits-28"}
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_stage_1_rivals_and_distilled_cells_anneal_alike(
+    wanted: bool, tmp_path: Path, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = [f"distil.recipe.{k}" for k in ("steps=2", "warmup_steps=0", "log_every=1", "batch_size=8")]
+    small = ["templates.start=svd", "distil.sizes={embed_dim=[48], depth=[2]}", "evaluate.batch_size=8"]
+    own = load(FILE, [*few, *small, f"distil.annealing={str(wanted).lower()}"])
+    here = stages(tmp_path, own, family)
+    save_model(family.create(family.size), here.workspace.ancestor, here.dataset.mean, here.dataset.std)
+    found: list[bool] = []
+
+    class Watched(Trainer):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            found.append(self.annealing)
+
+    monkeypatch.setattr(cell, "Trainer", Watched)
+    monkeypatch.setattr(cell, "use_assigned_cpus", lambda: None)
+    monkeypatch.setattr(cell, "assigned_device", lambda: "cpu")
+    place = here.place("timm_default", here.dataset)
+    images, labels = here.dataset.arrays("train", limit=16)
+    seen = here.dataset.arrays("test", limit=16)
+    arrays = {"train_images": images, "train_labels": labels, "test_images": seen[0], "test_labels": seen[1]}
+    plain = cell.Cell("timm_default", 48, 2, 0, 1e-3, (1, 2), here.dataset.path.name)
+    for one in (plain, replace(plain, distilled=True)):
+        assert [row["steps"] for row in cell.run_cell(place, arrays, one)] == [0, 1, 2]
+    cell.train_rival(place, "tleg")
+    assert found == [False, wanted, wanted]
+    assert distil._build(own, here.dataset, here.workspace).annealing is wanted
+
+
 @pytest.mark.parametrize(("widths", "decides"), [([32, 48], "stage1_images"), ([160, 192], "stage1_macs")])
 def test_a_rival_makes_no_fewer_image_passes_or_operations_than_ours(
     widths: list[int], decides: str, tmp_path: Path, family: Family
@@ -79,8 +114,8 @@ def test_a_rival_makes_no_fewer_image_passes_or_operations_than_ours(
 def test_the_stages_of_variants_and_rivals_are_counted_once(family: Family, tmp_path: Path) -> None:
     data = stages(tmp_path, load(FILE), family).dataset
     (variants_name, images, work), (rivals_name, more, _) = stages_cost(variants(load(FILE)), family, data)
-    assert (variants_name, rivals_name) == ("stage 1 of 19 variants", "stage 1 of 3 rivals")
-    assert images == (3 * 9600 + 2 * 2 * 4800 + 3 * 1230 + 7340 + 8 * 1200 + 965 + 2) * 32
+    assert (variants_name, rivals_name) == ("stage 1 of 18 variants", "stage 1 of 3 rivals")
+    assert images == (2 * 9600 + 2 * 2 * 4800 + 3 * 1230 + 7340 + 8 * 1200 + 965 + 2) * 32
     assert more == 3 * rival_steps(load(FILE), family, data) * 32 and work > 0
     assert stages_cost(variants(load(FILE, ["evaluate.studies=[]"])), family, data) == []
 
