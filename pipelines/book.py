@@ -55,7 +55,7 @@ class Book:
             parts.append(method_settings(self.experiments[cell.method]))
         elif BASELINES[cell.method].stage1 is not None:
             parts.append(stage1_settings(own))
-        losses = own.distil.losses
+        losses = {**own.distil.losses, "annealing": own.distil.anneals}
         if cell.distilled and losses != _LOGITS:
             parts.append(losses)
         if cell.transfer:
@@ -194,19 +194,16 @@ def _switched_on(settings: Any) -> Any:
 
 def stage1_settings(experiment: Experiment) -> dict[str, Any]:
     """What the stage 1 of a rival depends on: the recipe, and what our own costs."""
-    costs = {"recipe", "sizes", "sizes_per_step", "cost_power", "auxiliary", "feature_weight"}
-    costs |= {"annealing"} if experiment.distil.anneals else set()
-    settings: dict[str, Any] = _switched_on(experiment.distil.model_dump(mode="json", include=costs))
+    costs = {"recipe", "sizes", "sizes_per_step", "cost_power", "auxiliary", "feature_weight", "annealing"}
+    settings: dict[str, Any] = _switched_on({k: v for k, v in experiment.distil.made_by.items() if k in costs})
     return {**settings, "augment": augment_of(experiment.data)} if experiment.data.changes_images else settings
 
 
 def method_settings(experiment: Experiment) -> dict[str, Any]:
     """What our method's rows depend on: templates, stage 1, how sizes are read off, and scaler training if any."""
-    exclude = {"workers", "resources_per_worker", "use_gpu", "max_failures"}
-    exclude |= set() if experiment.distil.anneals else {"annealing"}
     settings: dict[str, Any] = {
         "templates": experiment.templates.model_dump(mode="json"),
-        "distil": experiment.distil.model_dump(mode="json", exclude=exclude),
+        "distil": experiment.distil.made_by,
         "scaler_steps": experiment.evaluate.scaler_steps,
     }
     rule = {"depth", "width_scale", "symmetry", "symmetry_strength", "scalers"}

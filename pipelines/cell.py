@@ -113,8 +113,7 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
         kl_weight=0,
     )  # fmt: skip
     if cell.distilled:
-        losses = experiment.distil.recipe
-        recipe = replace(recipe, kl_weight=losses.kl_weight, ce_weight=losses.ce_weight, tau=losses.tau)
+        recipe = replace(recipe, **experiment.distil.losses)
         reader = ancestor.teacher_of(place.workspace, dataset).to(device)
         read = count_macs(family := Family.of(reader.model), family.size)
         batches.remember(lambda images: reader(images.to(device)), len(dataset.classes))

@@ -52,11 +52,8 @@ def sampler(experiment: Experiment) -> SizeSampler | None:
 
 def key(experiment: Experiment, origin: Mapping[str, Any]) -> str:
     """What the templates depend on; ``origin`` is the ancestor's record."""
-    exclude = {"workers", "resources_per_worker", "use_gpu", "max_failures"}
-    rules = experiment.distil
-    later = {"feature_weight": rules.feature_weight, "annealing": rules.anneals}
-    exclude |= {k for k, on in later.items() if not on}  # so what was made without is kept
-    settings = rules.model_dump(mode="json", exclude=exclude)
+    later = ("feature_weight", "annealing")  # left out where off, so what was made without is kept
+    settings = {k: v for k, v in experiment.distil.made_by.items() if v or k not in later}
     shapes = experiment.templates.model_dump(mode="json")
     rule, augment = str(resampling(experiment)).replace("width='even', ", ""), augment_of(experiment.data)  # likewise
     return key_of("templates", origin["key"], shapes, settings, rule, augment, experiment.seed)

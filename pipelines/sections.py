@@ -1,6 +1,6 @@
 """Sections of an experiment: data, templates, stage 1, Ray; each checks ranges, and effects within itself."""
 
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -163,10 +163,14 @@ class Distil(Section):
 
     @property
     def losses(self) -> dict[str, float]:
-        """What every training by this section's losses depends on."""
-        recipe = self.recipe
-        weights = {"kl_weight": recipe.kl_weight, "ce_weight": recipe.ce_weight, "tau": recipe.tau}
-        return {**weights, "annealing": self.anneals}
+        """What of the recipe says what the loss is."""
+        return {"kl_weight": self.recipe.kl_weight, "ce_weight": self.recipe.ce_weight, "tau": self.recipe.tau}
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What templates depend on, as JSON types: all but where the training runs."""
+        where = {"workers", "resources_per_worker", "use_gpu", "max_failures"}
+        return {**self.model_dump(mode="json", exclude=where), "annealing": self.anneals}
 
     @property
     def worker_range(self) -> tuple[int, int]:

@@ -46,13 +46,14 @@ def distillation_loss(
     """
     loss = logits.new_zeros((), dtype=torch.float32)
     logits = logits.float()
-    if recipe.ce_weight and share != 0:
+    kl_share, ce_share = (1.0, 1.0) if share is None else (1 - share, share)
+    if recipe.ce_weight * ce_share:
         entropy = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
-        loss = loss + recipe.ce_weight * (1 if share is None else share) * entropy
+        loss = loss + recipe.ce_weight * ce_share * entropy
     if recipe.kl_weight and teacher is not None:
         student, wanted = (F.log_softmax(z.float() / recipe.tau, dim=1) for z in (logits, teacher))
         divergence = F.kl_div(student, wanted, log_target=True, reduction="batchmean")
-        loss = loss + recipe.kl_weight * (1 if share is None else 1 - share) * recipe.tau**2 * divergence
+        loss = loss + recipe.kl_weight * kl_share * recipe.tau**2 * divergence
     return loss
 
 
