@@ -34,9 +34,10 @@ class Variant(Section):
 
 class Study(Section):
     """Every method at every size it reaches, from every seed: accuracy at step 0 and after each of ``steps``, in one
-    training of the longest. ``data`` names another data set than the ancestor's: the classifier is then drawn anew for
-    every method. ``learning_rates`` default to those of the comparison; of several each method's best on held-out
-    images is taken. ``held_out`` measures everything on those images, to choose between variants without the test set.
+    training of the longest; [0] trains nothing. ``data`` names another data set than the ancestor's: the classifier is
+    then drawn anew for every method. ``learning_rates`` default to those of the comparison; of several each method's
+    best on held-out images is taken. ``held_out`` measures everything on those images, to choose between variants
+    without the test set.
     ``distilled`` trains every cell with the losses of stage 1, by the ancestor's logits too, not by the labels alone.
     """
 
@@ -44,7 +45,7 @@ class Study(Section):
     methods: Annotated[list[Method], Field(min_length=1)]
     sizes: Annotated[list[AnySize], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, default_factory=lambda: [0, 1, 2])]
-    steps: Annotated[list[Count], Field(min_length=1, default_factory=lambda: [50, 200])]
+    steps: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, default_factory=lambda: [50, 200])]
     learning_rates: Rates | None = None
     held_out: bool = False
     distilled: bool = False

@@ -7,6 +7,7 @@ from wave.storage import Templates
 from ..cell import size_of
 from ..config import Experiment
 from ..workspace import write_text
+from .choices import choice_table, differences
 from .cost import against_direct, cost_table, costs
 from .figures import ablation_figure, cost_figure, curves, png, share_figure
 from .page import Part, markdown, page, replace_between
@@ -74,9 +75,7 @@ def missing(found: Found) -> int:
 
 def changes(evidence: Evidence) -> dict[str, str]:
     """What each variant changes beyond the settings that all of them share."""
-    sets = {v.name: v.set for v in evidence.experiment.evaluate.variants}
-    shared = set.intersection(*map(set, sets.values())) if sets else set[str]()
-    return {name: ", ".join(s for s in entries if s not in shared) for name, entries in sets.items()}
+    return differences({v.name: v.set for v in evidence.experiment.evaluate.variants})
 
 
 def _study(evidence: Evidence, found: Found, changed: dict[str, str], counted: list[Verdict]) -> Part | None:
@@ -101,6 +100,8 @@ def _study(evidence: Evidence, found: Found, changed: dict[str, str], counted: l
         part.tables.append(verdict_table(found, counted))
         part.text.append(RULE)
         part.lists = losses(counted) or ["nowhere in this study"]
+    if found.study.held_out and len(found.study.methods) > 1:
+        part.tables.append(choice_table(found, evidence.experiments))
     part.tables += study_tables(found)
     return part
 

@@ -49,7 +49,7 @@ class Found:
 
     @property
     def steps(self) -> list[int]:
-        return [0, *sorted(self.study.steps)]
+        return sorted({0, *self.study.steps})
 
     @property
     def sizes(self) -> list[TargetSpec]:
@@ -96,7 +96,8 @@ class Evidence:
             raise WaveError(f"{experiment.name} has no [[evaluate.studies]] to report on")
         if not self.path.is_file():
             raise WaveError(f"{self.path}: no such file; run: python -m pipelines evaluate")
-        book = Book(self.path, variants(experiment))
+        self.experiments = variants(experiment)
+        book = Book(self.path, self.experiments)
         self.source = self._source()
         own = Path(experiment.data.path).name
         self.studies: list[Found] = []

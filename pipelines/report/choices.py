@@ -1,0 +1,37 @@
+"""Choices: of a study on held-out images one table with what each method changes and its mean over sizes."""
+
+from collections.abc import Mapping, Sequence
+
+from ..cell import OURS
+from ..config import Experiment
+from .rows import Found
+from .tables import Table, Text
+
+
+def choice_table(found: Found, experiments: Mapping[str, Experiment]) -> Table:
+    """Method, what it changes, and its mean at every number of steps, over the sizes that the first method's stage 1
+    draws: it is what the others compare with. Where it draws none of the study's, over all of them."""
+    methods = found.study.methods
+    variants = experiments[""].evaluate.variants
+    changed = differences(
+        {v.name: v.set for v in variants if v.name in methods} | {m: [] for m in methods if m == OURS}
+    )
+    drawn = set(experiments[methods[0]].distil.sampled) if methods[0] in experiments else set()
+    sizes = [size for size in found.sizes if size in drawn] or found.sizes
+    rows: list[list[Text]] = []
+    for method in methods:
+        line = [Text(method), Text(changed.get(method, ""))]
+        for steps in found.steps:
+            scores = [found.score(method, size, steps) for size in sizes]
+            known = [score.mean for score in scores if score is not None]
+            whole = len(known) == len(sizes)
+            line.append(Text(f"{100 * sum(known) / len(known):.2f}" if whole else "missing", faint=not whole))
+        rows.append(line)
+    head = ["method", "what it sets", *(f"after {n} steps" if n else "at step 0" for n in found.steps)]
+    return Table(f"{found.study.name}: mean of {len(sizes)} sizes", head, rows, "Sizes that stage 1 draws.")
+
+
+def differences(sets: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Method -> its settings but those that all of them share."""
+    shared = set.intersection(*map(set, sets.values())) if sets else set[str]()
+    return {name: ", ".join(s for s in entries if s not in shared) for name, entries in sets.items()}
