@@ -3,10 +3,12 @@
 ``python -m benchmarks.canonical RUN_FOLDER DATA_FOLDER OUT.jsonl``: RUN_FOLDER holds an ancestor. OUT gets a JSON line
 for the ancestor as it is and one for its canonical form, found by tokens of the training set: the largest difference of
 their logits, the share of the normalised stream in the leading half of its channels, the share of each kind's squared
-norm that N templates hold and the accuracy that they leave; and, with all weights, the accuracy at other widths. All
-with no training, on the held-out images.
+norm that N templates hold and the accuracy that they leave, also of templates fitted to what the matrices read
+(``weighted``) and of as many numbers shared out by the kinds' spectra (``counts``); and, with all weights, the accuracy
+at other widths. All with no training, on the held-out images.
 """
 
+import copy
 import datetime
 import json
 import math
@@ -23,9 +25,12 @@ from pipelines.data import open_dataset
 from pipelines.loader import MemoryBatches, eval_batches
 from pipelines.results import machine
 from wave import KINDS, Family, Resampling, TargetSpec, TemplateSpec, accuracy, canonical, condense, resample
+from wave.spec import Kind
 from wave.vit import PATHS, blocks_of, linears, materialise
 
-WIDTHS, COUNTS, TOKENS = (48, 64, 80, 96, 112, 128, 144, 192), (16, 32, 64), 8192
+WIDTHS, COUNTS, TOKENS = (48, 64, 80, 96, 112, 128, 144, 192), (7, 16, 32, 46, 64, 128), 8192
+SPECTRAL: dict[Kind, int] = {"qkv": 48, "proj": 40, "fc1": 84, "fc2": 84}
+"""As many as 64 a kind, more of them where fewer hold as much."""
 
 
 def main(run: str, data: str, out: str) -> None:
@@ -49,8 +54,12 @@ def main(run: str, data: str, out: str) -> None:
         row["largest_difference"] = float((form(images) - model(images)).abs().max().detach())
         family = Family.of(form)
         for n in COUNTS:
-            condensed = condense(form, TemplateSpec.uniform(family.head_dim, n, mlp_ratio=family.mlp_ratio))
+            spec = TemplateSpec.uniform(family.head_dim, n, mlp_ratio=family.mlp_ratio)
+            condensed = condense(form, spec)
             row |= {f"templates_{n}": reached(condensed), f"norm_{n}": norms(form, condensed)}
+            row[f"weighted_{n}"] = reached(weighted(form, images, spec))
+        blocks = dict.fromkeys(KINDS, (family.head_dim, family.head_dim))
+        row["counts"] = reached(condense(form, TemplateSpec(blocks, SPECTRAL, family.head_dim, family.mlp_ratio)))
         spec = TemplateSpec.uniform(family.head_dim, COUNTS[0], mlp_ratio=family.mlp_ratio)
         for width in WIDTHS:
             target = TargetSpec(width, family.size.depth)
@@ -78,6 +87,45 @@ def leading_half(model: VisionTransformer, images: Tensor) -> float:
         hook.remove()
     energy = torch.stack(found).mean(0)
     return float(energy[: model.embed_dim // 2].sum() / energy.sum())
+
+
+@torch.no_grad()
+def weighted(model: VisionTransformer, images: Tensor, spec: TemplateSpec) -> VisionTransformer:
+    """The condensed model whose error is weighted by the root mean square of what each column of a matrix reads: one
+    factor a block of columns and one a column inside blocks, the nearest in logarithms, so that the fit stays closed.
+    """
+    scaled, read = copy.deepcopy(model), list[Tensor]()
+    layers = list(linears(scaled))
+    hooks = [
+        getattr(holder, name).register_forward_pre_hook(
+            lambda _, given: read.append(given[0].flatten(0, -2).square().mean(0).sqrt())
+        )
+        for _, _, holder, name in layers
+    ]
+    scaled(images)  # which reads the matrices in the order of `linears`
+    for hook in hooks:
+        hook.remove()
+    logs = [
+        r.clamp_min(1e-6).log().unflatten(0, (-1, spec.blocks[kind][1]))
+        for r, (_, kind, _, _) in zip(read, layers, strict=True)
+    ]
+    outer = [x.mean(1).exp() for x in logs]
+    inner = {
+        kind: torch.cat(
+            [x - x.mean(1, keepdim=True) for x, (_, own, _, _) in zip(logs, layers, strict=True) if own == kind]
+        )
+        .mean(0)
+        .exp()
+        for kind in KINDS
+    }
+    for rows, (_, kind, holder, name) in zip(outer, layers, strict=True):
+        getattr(holder, name).weight.mul_((rows[:, None] * inner[kind]).flatten())
+    condensed = condense(scaled, spec)
+    for rows, (_, _, holder, name) in zip(outer, linears(condensed), strict=True):
+        getattr(holder, name).scalers.div_(rows)
+    for kind in KINDS:
+        condensed.get_parameter(f"templates.{kind}").div_(inner[kind])
+    return condensed
 
 
 @torch.no_grad()

@@ -195,7 +195,6 @@ def _switched_on(settings: Any) -> Any:
 def stage1_settings(experiment: Experiment) -> dict[str, Any]:
     """What the stage 1 of a rival depends on: the recipe, and what our own costs."""
     costs = {"recipe", "sizes", "sizes_per_step", "cost_power", "auxiliary", "feature_weight", "annealing"}
-    costs |= {"sandwich", "inplace", "attention"}
     settings: dict[str, Any] = _switched_on({k: v for k, v in experiment.distil.made_by.items() if k in costs})
     return {**settings, "augment": augment_of(experiment.data)} if experiment.data.changes_images else settings
 

@@ -15,7 +15,7 @@ from wave.condense import condense
 from wave.errors import WaveError
 from wave.family import Family
 from wave.measure import accuracy, num_parameters
-from wave.multisize import MultiSize, SizeSampler, inverse_cost, sandwich
+from wave.multisize import MultiSize, SizeSampler, inverse_cost
 from wave.resampling import Resampling
 from wave.spec import TargetSpec
 from wave.storage import Templates, save_model
@@ -47,19 +47,12 @@ def sampler(experiment: Experiment) -> SizeSampler | None:
     rules = experiment.distil
     specs = rules.sampled
     weights = inverse_cost(specs, rules.cost_power)
-    always = sandwich(specs) if rules.sandwich else ()
-    return SizeSampler(specs, rules.sizes_per_step, experiment.seed, weights, always) if specs else None
+    return SizeSampler(specs, rules.sizes_per_step, experiment.seed, weights) if specs else None
 
 
 def key(experiment: Experiment, origin: Mapping[str, Any]) -> str:
     """What the templates depend on; ``origin`` is the ancestor's record."""
-    later = (
-        "feature_weight",
-        "annealing",
-        "sandwich",
-        "inplace",
-        "attention",
-    )  # left out where off, so what was made without is kept
+    later = ("feature_weight", "annealing")  # left out where off, so what was made without is kept
     settings = {k: v for k, v in experiment.distil.made_by.items() if v or k not in later}
     shapes = experiment.templates.model_dump(mode="json")
     rule, augment = str(resampling(experiment)).replace("width='even', ", ""), augment_of(experiment.data)  # likewise
@@ -154,18 +147,6 @@ def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wo
         return reached
 
     rules = experiment.distil
-    sizes = MultiSize(model, family, size, rule, always=rules.auxiliary, attention=rules.attention)
+    sizes = MultiSize(model, family, size, rule, always=rules.auxiliary)
     drawn = sampler(experiment)
-    return Work(
-        *(
-            _title(workspace),
-            rules.recipe,
-            sizes,
-            keep,
-            teacher,
-            drawn,
-            rules.feature_weight,
-            rules.anneals,
-            rules.inplace,
-        )
-    )
+    return Work(_title(workspace), rules.recipe, sizes, keep, teacher, drawn, rules.feature_weight, rules.anneals)

@@ -124,9 +124,7 @@ class Distil(Section):
     ``-cost_power``: 0 is equal chance, 1 an equal share of the computing. Without sizes every batch is read at the
     auxiliary size, with ``auxiliary`` at that size besides the drawn ones. ``feature_weight`` adds the distance of
     tokens from the ancestor's (:mod:`wave.features`). ``annealing`` goes over from the ancestor's logits to the labels,
-    where the recipe has both. ``sandwich`` reads the smallest and the largest size in every step besides, ``inplace``
-    lets the auxiliary model teach the drawn sizes, ``attention`` adds the maps of attention to the features. The
-    defaults are measured: docs/method.md.
+    where the recipe has both. The defaults are measured: docs/method.md.
     """
 
     recipe: Recipe
@@ -140,9 +138,6 @@ class Distil(Section):
     auxiliary: bool = False
     feature_weight: Annotated[float, Field(ge=0)] = 0.0
     annealing: bool = True
-    sandwich: bool = False
-    inplace: bool = False
-    attention: bool = False
 
     @property
     def sampled(self) -> list[TargetSpec]:
@@ -154,7 +149,7 @@ class Distil(Section):
     @property
     def passes(self) -> int:
         """How many models read each batch: the auxiliary one, and those of the sampled sizes."""
-        return self.reads_auxiliary + (self.sizes_per_step + 2 * self.sandwich if self.sizes else 0)
+        return self.reads_auxiliary + (self.sizes_per_step if self.sizes else 0)
 
     @property
     def reads_auxiliary(self) -> bool:
@@ -184,10 +179,6 @@ class Distil(Section):
 
     @model_validator(mode="after")
     def _effects(self) -> Self:
-        if self.inplace and not self.auxiliary:
-            raise SettingError("inplace", "needs the auxiliary model in every step; set auxiliary = true")
-        if self.attention and not self.feature_weight:
-            raise SettingError("attention", "has no effect with feature_weight=0; leave it out")
         least, most = self.worker_range
         if least > most:
             raise SettingError("workers", f"=[{least}, {most}] should be [least, most]")
@@ -197,7 +188,7 @@ class Distil(Section):
                 near = " and ".join(str(n) for n in (low, low + workers) if n)
                 text = f"={self.recipe.batch_size} is not a multiple of {workers} workers; nearest: {near}"
                 raise SettingError("recipe.batch_size", text)
-        for key in ("sizes_per_step", "cost_power", "auxiliary", "sandwich", "inplace"):
+        for key in ("sizes_per_step", "cost_power", "auxiliary"):
             if self.sizes is None and self.given(key):
                 raise SettingError(key, "has no effect without distil.sizes; leave it out")
         check_once("sizes", [spec.name for spec in self.sampled])

@@ -46,7 +46,6 @@ class Work:
     sampler: Callable[[int], Sequence[TargetSpec]] | None = None
     feature_weight: float = 0.0
     annealing: bool = False
-    inplace: bool = False
 
 
 Build = Callable[[Experiment, Dataset, Workspace], Work]
@@ -192,7 +191,6 @@ def _worker(config: dict[str, Any]) -> None:
         sampler=work.sampler,
         feature_weight=work.feature_weight,
         annealing=work.annealing,
-        inplace=work.inplace,
         num_classes=len(dataset.classes),
         seed=experiment.seed,
         device=device,

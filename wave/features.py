@@ -9,14 +9,13 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import WaveError
 from .resample import channel_map, depth_map, nearest
 from .resampling import Resampling
 from .spec import TargetSpec, TemplateSpec
-from .vit import blocks_of
 
 
 class Features(NamedTuple):
@@ -25,25 +24,14 @@ class Features(NamedTuple):
     logits: Tensor
     pooled: Tensor
     tokens: list[Tensor]
-    attention: list[Tensor]
 
 
-def read(model: VisionTransformer, images: Tensor, attention: bool = False) -> Features:
-    """One forward pass, its features kept; with ``attention`` the mean over heads of every layer's map (B, T, T)."""
-    maps: list[Tensor] = []
-
-    def keep(module: nn.Module, _: Any, qkv: Tensor) -> None:
-        q, k, _v = cast(Any, qkv).unflatten(-1, (3, holders[module], -1)).permute(2, 0, 3, 1, 4)
-        maps.append((q @ k.mT * q.shape[-1] ** -0.5).float().softmax(-1).mean(1))
-
-    holders = {cast(nn.Module, b.attn.qkv): int(b.attn.num_heads) for b in cast(list[Any], blocks_of(model))}
-    hooks = [module.register_forward_hook(keep) for module in holders] if attention else []
+def read(model: VisionTransformer, images: Tensor) -> Features:
+    """One forward pass, its features kept."""
     final, found = cast(Any, model).forward_intermediates(images, return_prefix_tokens=True, output_fmt="NLC")
-    for hook in hooks:
-        hook.remove()
     tokens = [torch.cat([x[1], x[0]], 1) if isinstance(x, tuple) else x for x in found[:-1]]
     pooled = model.forward_head(final, pre_logits=True)
-    return Features(model.forward_head(final), pooled, tokens, maps)
+    return Features(model.forward_head(final), pooled, tokens)
 
 
 @dataclass(frozen=True)
@@ -83,8 +71,4 @@ def distance(student: Features, ancestor: Features, match: Match) -> Tensor:
     found = error(student.pooled, ancestor.pooled)
     for layer, source in match.layers:
         found = found + error(student.tokens[layer], ancestor.tokens[source]) / len(match.layers)
-        if student.attention:
-            ours, theirs = (m.clamp_min(1e-8).log() for m in (student.attention[layer], ancestor.attention[source]))
-            apart = F.kl_div(ours, theirs, log_target=True, reduction="none").sum(-1).mean()
-            found = found + apart / len(match.layers)
     return found

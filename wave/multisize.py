@@ -40,10 +40,9 @@ class MultiSize(nn.Module):
         options: Resampling,
         *,
         always: bool = False,
-        attention: bool = False,
     ) -> None:
         super().__init__()
-        self.always, self.attention = always, attention
+        self.always = always
         self.auxiliary = auxiliary
         self.family = family
         self.size = family.resolve(size)
@@ -57,7 +56,7 @@ class MultiSize(nn.Module):
     ) -> list[Tensor] | tuple[list[Tensor], Tensor]:
         if ancestor is None:
             return self._anchored([model(images) for _, model in self._models(targets)])
-        found = [(size, read(model, images, self.attention)) for size, model in self._models(targets)]
+        found = [(size, read(model, images)) for size, model in self._models(targets)]
         apart = [distance(features, ancestor, self._match(size)) for size, features in found]
         return self._anchored([features.logits for _, features in found]), torch.stack(apart).mean()
 
@@ -121,35 +120,24 @@ class SizeSampler:
     """
 
     def __init__(
-        self,
-        targets: Sequence[TargetSpec],
-        per_step: int = 1,
-        seed: int = 0,
-        weights: Sequence[float] | None = None,
-        always: Sequence[TargetSpec] = (),
+        self, targets: Sequence[TargetSpec], per_step: int = 1, seed: int = 0, weights: Sequence[float] | None = None
     ) -> None:
         if per_step < 1:
             raise WaveError(f"per_step={per_step} must be at least 1")
         self.targets = list(targets)
         self.weights = torch.tensor(weights or [1.0] * len(self.targets))
         self.per_step = min(per_step, len(self.targets))
-        self.seed, self.always = seed, list(always)
+        self.seed = seed
 
     def __call__(self, step: int) -> list[TargetSpec]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         if not self.targets:
             return []
         order = torch.multinomial(self.weights, self.per_step, generator=generator)
-        return [*self.always, *(self.targets[int(i)] for i in order)]
+        return [self.targets[int(i)] for i in order]
 
 
 def inverse_cost(targets: Sequence[TargetSpec], power: float = 0.75) -> list[float]:
     """Weights ``(depth * embed_dim^2)^-power``: by 1 every size takes about an equal share of the computing, by 0 every
     size has the same chance; the default is measured (docs/method.md)."""
     return [(target.depth * target.embed_dim**2) ** -power for target in targets]
-
-
-def sandwich(targets: Sequence[TargetSpec]) -> list[TargetSpec]:
-    """The smallest and the largest, which the sandwich rule (Yu and Huang, ICCV 2019) reads in every step."""
-    ordered = sorted(targets, key=lambda target: target.depth * target.embed_dim**2)
-    return [ordered[0], ordered[-1]]

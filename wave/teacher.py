@@ -57,9 +57,9 @@ class Teacher(nn.Module):
         return logits
 
     @torch.no_grad()
-    def features(self, images: Tensor, attention: bool = False) -> Features:
+    def features(self, images: Tensor) -> Features:
         """Logits with what leads to them."""
-        return read(cast(VisionTransformer, self.model), self.matched(images), attention)
+        return read(cast(VisionTransformer, self.model), self.matched(images))
 
     def matched(self, images: Tensor) -> Tensor:
         """The images as ``model`` reads them."""

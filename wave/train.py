@@ -81,8 +81,7 @@ class Trainer:
     (:class:`wave.multisize.MultiSize`); it may be wrapped in DDP. ``batches(step)`` iterates over batches from that
     step on. ``teacher`` gives logits for the same images unless batches carry them; with a ``feature_weight`` its
     features too, and their distance from those of the model, a MultiSize, is added to the loss by this weight. With
-    ``annealing`` step s of S has s/S of the labels' loss and the rest of the teacher's, s from 0. With ``inplace`` the
-    first of several logits teaches the others (Yu and Huang, ICCV 2019). Raises
+    ``annealing`` step s of S has s/S of the labels' loss and the rest of the teacher's, s from 0. Raises
     :class:`Diverged` at the first report of a loss that is not finite.
     """
 
@@ -96,13 +95,12 @@ class Trainer:
         sampler: Callable[[int], Sequence[TargetSpec]] | None = None,
         feature_weight: float = 0.0,
         annealing: bool = False,
-        inplace: bool = False,
         num_classes: int = 0,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
         self.model, self.recipe, self.steps, self.teacher = model, recipe, steps, teacher
-        self.feature_weight, self.annealing, self.inplace = feature_weight, annealing, inplace
+        self.feature_weight, self.annealing = feature_weight, annealing
         self.sampler, self.seed, self.device, self.step = sampler, seed, torch.device(device), 0
         self.inner: nn.Module = getattr(model, "module", model)
         if annealing and not (recipe.kl_weight and recipe.ce_weight):
@@ -152,7 +150,7 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             teacher = cached.to(self.device) if cached is not None else None
             if self.feature_weight:
-                features = cast(Teacher, self.teacher).features(images, getattr(self.inner, "attention", False))
+                features = cast(Teacher, self.teacher).features(images)
                 teacher = features.logits
                 outputs, apart = self.model(images, sizes, features)
             else:
@@ -163,8 +161,7 @@ class Trainer:
             raise WaveError("annealing goes from a teacher to the labels: give a teacher, or batches with its logits")
         outputs = [outputs] if isinstance(outputs, Tensor) else outputs
         share = self.step / self.steps if self.annealing else None
-        teachers = [teacher, *[outputs[0].detach() if self.inplace else teacher] * (len(outputs) - 1)]
-        losses = [distillation_loss(z, labels, t, self.recipe, share) for z, t in zip(outputs, teachers, strict=True)]
+        losses = [distillation_loss(z, labels, teacher, self.recipe, share) for z in outputs]
         loss = torch.stack(losses).mean()
         return loss if apart is None else loss + self.feature_weight * (1 - (share or 0)) * apart
 

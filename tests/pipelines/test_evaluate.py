@@ -46,7 +46,7 @@ def test_every_method_has_a_row_at_step_0_and_at_the_end_of_each_size_it_reaches
     found = {
         (r["method"], r["embed_dim"], r["depth"]) for r in rows(folder) if r["steps"] in (0, BASELINES["ligo"].steps)
     }
-    ours = {"wave", "wave_n7", "wave_nall_aux", "wave_n46", "wave_short", "wave_untrained_all"}
+    ours = {"wave", "wave_n7", "wave_n238_aux", "wave_n46", "wave_short", "wave_untrained_all"}
     assert {method for method, _, _ in found} == {*ours, *BASELINES}
     assert any(r["method"] == "wave_paper" for r in rows(folder))  # whose first step is the last of its scalers'
     trained = [r["steps"] for r in rows(folder) if r["method"] == "wave_random_trained"]
@@ -109,7 +109,9 @@ def test_plan_names_every_size_and_the_minutes(folder: Path) -> None:
 
 def test_a_rate_is_chosen_by_images_that_nothing_was_trained_on(folder: Path) -> None:
     study = '{name="one", methods=["timm_default"], sizes=[{embed_dim=32, depth=2}], seeds=[0], steps=[2]}'
-    settings = (f"evaluate.studies=[{study}]", "evaluate.learning_rates=[1e-4, 1e-3]", "evaluate.results=rates.jsonl")
+    untrained = study.replace("one", "untrained").replace("steps=[2]", "steps=[0], learning_rates=[1e-3]")
+    studies = f"evaluate.studies=[{study}, {untrained}]"
+    settings = (studies, "evaluate.learning_rates=[1e-4, 1e-3]", "evaluate.results=rates.jsonl")
     recipe = (f"ancestor.recipe.{text}" for text in ("steps=2", "warmup_steps=0", "log_every=1"))
     small = ("budget=full", "output=runs/fashion-mnist-smoke", "evaluate.variants=[]")  # what smoke has made is there
     arguments = [f"--set={o}" for o in (*SMALL, *small, *recipe, *settings)]
@@ -121,7 +123,8 @@ def test_a_rate_is_chosen_by_images_that_nothing_was_trained_on(folder: Path) ->
     assert "ancestor: already there" in done.stdout, done.stdout
     kept = [json.loads(line) for line in (folder / "rates.jsonl").read_text().splitlines()]
     tried = {r["lr"]: r["accuracy"] for r in kept if r["held_out"] and r["steps"] == 2}
-    tested = [(r["lr"], r["steps"]) for r in kept if not r["held_out"]]
+    tested = [(r["lr"], r["steps"]) for r in kept if not r["held_out"] and r["budget"]]
+    assert [(r["steps"], r["images"]) for r in kept if not r["budget"]] == [(0, 0)]
     best = max(tried, key=lambda lr: tried[lr])
     assert tried.keys() == {1e-4, 1e-3} and tested == [(best, 0), (best, 2)]
     assert all(round(a * 100, 6).is_integer() for a in tried.values())  # of 100 images

@@ -15,6 +15,7 @@ from pipelines.config import Experiment, load, parse, resolved
 from pipelines.config_text import apply_overrides, read_toml
 from pipelines.evaluate import SETTINGS, variants
 from pipelines.report import report
+from pipelines.report.comparison import compare
 from pipelines.report.cost import against_direct, costs
 from pipelines.report.page import replace_between
 from pipelines.report.rows import Evidence
@@ -85,6 +86,29 @@ def test_a_table_holds_mean_spread_best_and_what_is_missing(folder: Path) -> Non
     assert "| ligo | cannot: growth only | cannot: growth only |" in text
     assert '<td class="best">90.5 ±0.7</td>' in tables["sizes: after 200 steps"].html()
     assert sizes.mean("dct", 200) == pytest.approx((0.90 + 0.905) / 2)
+
+
+def test_a_choice_says_what_each_method_sets_and_its_mean_over_the_sizes_that_are_drawn(tmp_path: Path) -> None:
+    """24x6 is drawn by none and counts nowhere; what all variants set is not said of each."""
+    sizes = "sizes=[{embed_dim=96, depth=4}, {embed_dim=64, depth=6}, {embed_dim=24, depth=6, num_heads=2}]"
+    study = f'{{name="pick", methods=["wave_a", "wave_b"], {sizes}, seeds=[0], steps=[0], held_out=true}}'
+    sets = {"a": "templates.count=8", "b": "templates.count=16"}
+    named = ", ".join(f'{{name="wave_{k}", set=["distil.recipe.tau=2", "{v}"]}}' for k, v in sets.items())
+    where = (f"output={tmp_path / 'run'}", f"evaluate.results={tmp_path / 'rows.jsonl'}", "evaluate.learning_rates=[1]")
+    settings = (f"evaluate.studies=[{study}]", f"evaluate.variants=[{named}]", *where)
+    own = parse(apply_overrides(read_toml(FILE), settings))
+    book = Book(tmp_path / "rows.jsonl", variants(own))
+    for method, more in (("wave_a", 0.0), ("wave_b", 0.0123)):
+        for width, depth, heads, accuracy in ((96, 4, None, 0.8), (64, 6, None, 0.9), (24, 6, 2, 0.1)):
+            if (method, width) != ("wave_b", 64):
+                cell = Cell(method, width, depth, 0, 1.0, (0,), "fashion-mnist", held_out=True, num_heads=heads)
+                row = {**asdict(cell), "steps": 0, "budget": 0, "accuracy": accuracy + more, "seconds": 0.0}
+                book.keep(cell, [row])
+    compare(own)
+    text = (tmp_path / "run/report/tables.md").read_text()
+    assert "#### pick: mean of 2 sizes" in text and "| method | what it sets | at step 0 |" in text
+    assert "| wave_a | templates.count=8 | 85.00 |" in text and "| wave_b | templates.count=16 | missing |" in text
+    assert "after" not in text.split("#### pick", 1)[1]
 
 
 def test_a_study_of_one_method_is_one_table_without_a_best(folder: Path) -> None:

@@ -114,8 +114,8 @@ def test_a_rival_makes_no_fewer_image_passes_or_operations_than_ours(
 def test_the_stages_of_variants_and_rivals_are_counted_once(family: Family, tmp_path: Path) -> None:
     data = stages(tmp_path, load(FILE), family).dataset
     (variants_name, images, work), (rivals_name, more, _) = stages_cost(variants(load(FILE)), family, data)
-    assert (variants_name, rivals_name) == ("stage 1 of 18 variants", "stage 1 of 3 rivals")
-    assert images == (2 * 9600 + 2 * 2 * 4800 + 3 * 1230 + 7340 + 8 * 1200 + 965 + 2) * 32
+    assert (variants_name, rivals_name) == ("stage 1 of 21 variants", "stage 1 of 3 rivals")
+    assert images == (5 * 9600 + 2 * 2 * 9600 + 3 * 1230 + 7340 + 8 * 1200 + 965 + 2) * 32
     assert more == 3 * rival_steps(load(FILE), family, data) * 32 and work > 0
     assert stages_cost(variants(load(FILE, ["evaluate.studies=[]"])), family, data) == []
 
