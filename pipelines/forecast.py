@@ -126,5 +126,5 @@ def comparison_cost(experiment: Experiment, family: Family, test_images: int) ->
     for cell in unique:
         passes = max(cell.steps) * rules.batch_size
         images += passes
-        work += (BACKWARD * passes + (1 + len(cell.steps)) * test_images) * count_macs(family, cell.target)
+        work += (BACKWARD * passes + len({0, *cell.steps}) * test_images) * count_macs(family, cell.target)
     return len(unique), images, work

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from wave.spec import TargetSpec
+
 from ..cell import OURS
 from ..config import Experiment
 from .rows import Found
@@ -16,8 +18,9 @@ def choice_table(found: Found, experiments: Mapping[str, Experiment]) -> Table:
     changed = differences(
         {v.name: v.set for v in variants if v.name in methods} | {m: [] for m in methods if m == OURS}
     )
-    drawn = set(experiments[methods[0]].distil.sampled) if methods[0] in experiments else set()
-    sizes = [size for size in found.sizes if size in drawn] or found.sizes
+    drawn = set(experiments[methods[0]].distil.sampled) if methods[0] in experiments else set[TargetSpec]()
+    inside = [size for size in found.sizes if size in drawn]
+    sizes, which = (inside, "Sizes that stage 1 draws") if inside else (found.sizes, "All sizes of the study")
     rows: list[list[Text]] = []
     for method in methods:
         line = [Text(method), Text(changed.get(method, ""))]
@@ -28,7 +31,8 @@ def choice_table(found: Found, experiments: Mapping[str, Experiment]) -> Table:
             line.append(Text(f"{100 * sum(known) / len(known):.2f}" if whole else "missing", faint=not whole))
         rows.append(line)
     head = ["method", "what it sets", *(f"after {n} steps" if n else "at step 0" for n in found.steps)]
-    return Table(f"{found.study.name}: mean of {len(sizes)} sizes", head, rows, "Sizes that stage 1 draws.")
+    note = f"{which}; of the settings, those that not all methods of the study share."
+    return Table(f"{found.study.name}: mean of {len(sizes)} sizes", head, rows, note)
 
 
 def differences(sets: Mapping[str, Sequence[str]]) -> dict[str, str]:

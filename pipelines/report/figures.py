@@ -124,8 +124,10 @@ def share_figure(found: Found) -> Figure | None:
     if all(len(points) < 2 for points in families.values()):
         return None
     rivals = [m for m in found.study.methods if m.startswith("weight_selection")]
-    figure, panels = plt.subplots(1, len(found.steps), figsize=(6 * len(found.steps), 4.6), layout="constrained")
-    for axes, steps in zip(list(panels), found.steps, strict=True):
+    size = 6 * len(found.steps), 4.6
+    figure, rows = plt.subplots(1, len(found.steps), figsize=size, layout="constrained", squeeze=False)
+    panels = list(rows[0])
+    for axes, steps in zip(panels, found.steps, strict=True):
         for family, points in families.items():
             known = [(x, wide, y) for m, (x, wide) in points if (y := found.mean(m, steps)) is not None]
             known.sort()
@@ -151,19 +153,20 @@ def share_figure(found: Found) -> Figure | None:
             axes.set_ylim(LOWEST - 0.005, None)
         axes.grid(alpha=0.3)
     title = "filled: templates alone; hollow: with scalers and small tensors"
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, title=title)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, title=title)
     panels[0].set_ylabel("test accuracy")
     return figure
 
 
 def _families(shares: Mapping[str, tuple[float, float]]) -> dict[str, list[tuple[str, tuple[float, float]]]]:
     """Variants that differ in the number of templates alone, by block: named ``wave_n..`` and ``wave_b.._n..``; our
-    method itself, or the short one, belongs to the former."""
+    method itself, or the short one, belongs to the former. ``.._aux`` of a longer stage 1 are apart."""
     result: dict[str, list[tuple[str, tuple[float, float]]]] = {}
     for method, both in shares.items():
-        named = re.fullmatch(rf"{OURS}(?:_short)?(?:_b(\d+))?(?:_n(?:\d+|all))?", method)
+        named = re.fullmatch(rf"{OURS}(?:_short)?(?:_b(\d+))?(?:_n(?:\d+|all))?(_aux)?", method)
         if named is not None:
             block = f"{named[1]}x{named[1]}" if named[1] else "the default block"
+            block += ", the auxiliary model in every batch" if named[2] else ""
             result.setdefault(block, []).append((method, both))
     return result
 

@@ -109,7 +109,7 @@ def test_plan_names_every_size_and_the_minutes(folder: Path) -> None:
 
 def test_a_rate_is_chosen_by_images_that_nothing_was_trained_on(folder: Path) -> None:
     study = '{name="one", methods=["timm_default"], sizes=[{embed_dim=32, depth=2}], seeds=[0], steps=[2]}'
-    untrained = study.replace("one", "untrained").replace("steps=[2]", "steps=[0], learning_rates=[1e-3]")
+    untrained = study.replace("one", "untrained").replace("steps=[2]", "steps=[0]")
     studies = f"evaluate.studies=[{study}, {untrained}]"
     settings = (studies, "evaluate.learning_rates=[1e-4, 1e-3]", "evaluate.results=rates.jsonl")
     recipe = (f"ancestor.recipe.{text}" for text in ("steps=2", "warmup_steps=0", "log_every=1"))

@@ -9,22 +9,26 @@ import timm
 from timm.models.vision_transformer import VisionTransformer
 
 from pipelines import cell, distil, preflight
+from pipelines.book import Book
 from pipelines.config import Data, Experiment, load
 from pipelines.convert import prepared
 from pipelines.cost import rival_steps
 from pipelines.evaluate import variants
 from pipelines.forecast import stages_cost
+from pipelines.grid import Grid
 from pipelines.stages import Stages
 from pipelines.training import side_by_side
 from pipelines.workspace import Workspace
 from tests.pipelines.support import ROOT
 from wave.errors import WaveError
 from wave.family import Family
+from wave.spec import TargetSpec
 from wave.storage import save_model
 from wave.train import Trainer
 
 FILE = ROOT / "pipelines/experiments/fashion_mnist.toml"
 OTHER = ROOT / "pipelines/experiments/digits_to_fashion.toml"
+TRIED = [ROOT / f"pipelines/experiments/fashion_mnist_{name}.toml" for name in ("tried", "directions", "larger")]
 FAMILY = {"embed_dim": 96, "depth": 6, "num_heads": 6, "patch_size": 7, "img_size": 28, "in_chans": 1}
 
 
@@ -120,9 +124,24 @@ def test_the_stages_of_variants_and_rivals_are_counted_once(family: Family, tmp_
     assert stages_cost(variants(load(FILE, ["evaluate.studies=[]"])), family, data) == []
 
 
-@pytest.mark.parametrize("file", [FILE, OTHER])
+@pytest.mark.parametrize("file", [FILE, OTHER, *TRIED])
 def test_every_size_of_every_study_can_be_built(file: Path, family: Family) -> None:
     preflight.check_comparison(variants(load(file)), family, 55_000)
+
+
+@pytest.mark.parametrize("file", [FILE, OTHER, *TRIED], ids=lambda file: file.stem)
+def test_every_cell_of_a_committed_comparison_has_its_rows(file: Path) -> None:
+    """A setting that came or went would give them other keys."""
+    experiment = load(file)
+    book = Book(ROOT / experiment.evaluate.results, variants(experiment))
+    source = TargetSpec(*(int(str(experiment.ancestor.model_args[k])) for k in ("embed_dim", "depth")))
+    for study in experiment.evaluate.studies:
+        name = Path((study.data or experiment.data).path).name
+        grid = Grid(study, source, experiment.evaluate.learning_rates, name, study.data is not None)
+        cells = grid.cells(grid.best(book))
+        if len(grid.rates) > 1:
+            cells += [cell for some in grid.trials().values() for cell in some]
+        assert not [str(cell) for cell in cells if book.key(cell) not in book.kept], study.name
 
 
 @pytest.mark.parametrize(
