@@ -60,8 +60,7 @@ def main(run: str, data: str, out: str) -> None:
             row[f"weighted_{n}"] = reached(weighted(form, images, spec))
         blocks = dict.fromkeys(KINDS, (family.head_dim, family.head_dim))
         row["counts"] = reached(condense(form, TemplateSpec(blocks, SPECTRAL, family.head_dim, family.mlp_ratio)))
-        spec = TemplateSpec.uniform(family.head_dim, COUNTS[0], mlp_ratio=family.mlp_ratio)
-        for width in WIDTHS:
+        for width in WIDTHS:  # of dense weights, whatever the number of templates
             target = TargetSpec(width, family.size.depth)
             sized = family.create(target)
             sized.load_state_dict(resample(form.state_dict(), family.size, family.resolve(target), spec, options))

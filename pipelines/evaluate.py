@@ -99,7 +99,7 @@ def variants(experiment: Experiment) -> dict[str, Experiment]:
 
 def check_held_out(experiment: Experiment, study: Study, dataset: Dataset) -> None:
     """Raise :class:`WaveError` for a study that needs held-out images on a data set that has none."""
-    rates = study.learning_rates or experiment.evaluate.learning_rates
+    rates = study.rates(experiment.evaluate.learning_rates)
     if (study.held_out or len(rates) > 1) and not dataset.num_rows("held_out"):
         needs = "measures on" if study.held_out else f"chooses between {len(rates)} learning rates by"
         raise WaveError(

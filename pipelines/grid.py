@@ -12,11 +12,11 @@ from .studies import Study
 
 class Grid:
     """The cells of a study from an ancestor of size ``source``, on the data set of a name; ``transfer`` when that is
-    not the ancestor's. ``rates`` are used where the study names none, one of them where nothing is trained."""
+    not the ancestor's. ``rates`` are used where the study names none."""
 
     def __init__(self, study: Study, source: TargetSpec, rates: list[float], dataset: str, transfer: bool) -> None:
         self.study, self.source, self.dataset, self.transfer = study, source, dataset, transfer
-        self.rates = (study.learning_rates or rates)[: None if max(study.steps) else 1]
+        self.rates = study.rates(rates)
         self.sizes = [size.spec() for size in study.sizes]
 
     @cached_property

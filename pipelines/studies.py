@@ -37,8 +37,8 @@ class Study(Section):
     training of the longest; [0] trains nothing. ``data`` names another data set than the ancestor's: the classifier is
     then drawn anew for every method. ``learning_rates`` default to those of the comparison; of several each method's
     best on held-out images is taken. ``held_out`` measures everything on those images, to choose between variants
-    without the test set.
-    ``distilled`` trains every cell with the losses of stage 1, by the ancestor's logits too, not by the labels alone.
+    without the test set. ``distilled`` trains every cell with the losses of stage 1, by the ancestor's logits too, not
+    by the labels alone.
     """
 
     name: Method
@@ -68,6 +68,10 @@ class Study(Section):
                     f"data.{key}", "has no effect: cells read unchanged images from memory; leave it out"
                 )
         return self
+
+    def rates(self, default: Rates) -> Rates:
+        """The learning rates to choose between: its own or the comparison's, any one where nothing is trained."""
+        return (self.learning_rates or default)[: None if max(self.steps) else 1]
 
     def smaller(self) -> "Study":
         """The same methods at the first and the last size, one seed, one rate, :data:`SMOKE_STEPS` steps; of

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from wave.spec import TargetSpec
 
-from ..cell import OURS
 from ..config import Experiment
 from .rows import Found
 from .tables import Table, Text
@@ -14,22 +13,16 @@ def choice_table(found: Found, experiments: Mapping[str, Experiment]) -> Table:
     """Method, what it changes, and its mean at every number of steps, over the sizes that the first method's stage 1
     draws: it is what the others compare with. Where it draws none of the study's, over all of them."""
     methods = found.study.methods
-    variants = experiments[""].evaluate.variants
-    changed = differences(
-        {v.name: v.set for v in variants if v.name in methods} | {m: [] for m in methods if m == OURS}
-    )
+    sets = {v.name: v.set for v in experiments[""].evaluate.variants}
+    changed = differences({method: sets.get(method, []) for method in methods})
     drawn = set(experiments[methods[0]].distil.sampled) if methods[0] in experiments else set[TargetSpec]()
     inside = [size for size in found.sizes if size in drawn]
     sizes, which = (inside, "Sizes that stage 1 draws") if inside else (found.sizes, "All sizes of the study")
     rows: list[list[Text]] = []
     for method in methods:
-        line = [Text(method), Text(changed.get(method, ""))]
-        for steps in found.steps:
-            scores = [found.score(method, size, steps) for size in sizes]
-            known = [score.mean for score in scores if score is not None]
-            whole = len(known) == len(sizes)
-            line.append(Text(f"{100 * sum(known) / len(known):.2f}" if whole else "missing", faint=not whole))
-        rows.append(line)
+        means = [found.mean(method, steps, sizes) for steps in found.steps]
+        shown = [Text("missing", faint=True) if mean is None else Text(f"{100 * mean:.2f}") for mean in means]
+        rows.append([Text(method), Text(changed[method]), *shown])
     head = ["method", "what it sets", *(f"after {n} steps" if n else "at step 0" for n in found.steps)]
     note = f"{which}; of the settings, those that not all methods of the study share."
     return Table(f"{found.study.name}: mean of {len(sizes)} sizes", head, rows, note)

@@ -1,6 +1,7 @@
 """A comparison's rows read back: study by study, what every method reached at every size, and what is missing."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,9 +78,9 @@ class Found:
         reached = [set(some) for m in self.study.methods if (some := self.grid.reached(m))]
         return [size for size in self.grid.sizes if all(size in some for some in reached)]
 
-    def mean(self, method: str, steps: int) -> float | None:
-        """Over the shared sizes; None unless every one is there."""
-        scores = [self.score(method, size, steps) for size in self.shared]
+    def mean(self, method: str, steps: int, sizes: Sequence[TargetSpec] | None = None) -> float | None:
+        """Over these sizes, else over the shared ones; None unless every one is there."""
+        scores = [self.score(method, size, steps) for size in sizes or self.shared]
         known = [score.mean for score in scores if score is not None]
         return statistics.mean(known) if known and len(known) == len(scores) else None
 
