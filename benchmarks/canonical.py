@@ -20,10 +20,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipelines import ancestor
-from pipelines.data import open_dataset
-from pipelines.loader import MemoryBatches, eval_batches
-from pipelines.results import machine
+from pipelines.ancestors import ancestor
+from pipelines.data.batches import MemoryBatches, eval_batches
+from pipelines.data.dataset import open_dataset
+from pipelines.stages.results import machine
 from wave import KINDS, Family, Resampling, TargetSpec, TemplateSpec, accuracy, canonical, condense, resample
 from wave.spec import Kind
 from wave.vit import PATHS, blocks_of, linears, materialise

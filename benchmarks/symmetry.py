@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from pipelines.data import open_dataset
-from pipelines.loader import MemoryBatches, eval_batches
-from pipelines.results import machine
+from pipelines.data.batches import MemoryBatches, eval_batches
+from pipelines.data.dataset import open_dataset
+from pipelines.stages.results import machine
 from wave import Recipe, Resampling, TargetSpec, Templates, Trainer, accuracy, initialise
 
 OPTIONS = [("none", 0.0), ("split", 0.1), ("split", 0.5), ("noise", 0.03), ("noise", 0.1)]

@@ -18,18 +18,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pipelines import ancestor
-from pipelines.cell import Cell, started
-from pipelines.config import load
-from pipelines.convert import prepared
-from pipelines.evaluate import variants
-from pipelines.grid import Grid
-from pipelines.loader import MemoryBatches
-from pipelines.results import machine
-from pipelines.session import session
-from pipelines.source import pinned
-from pipelines.stages import Stages
-from pipelines.workspace import Workspace, absolute
+from pipelines.ancestors import ancestor
+from pipelines.ancestors.source import pinned
+from pipelines.comparison.cell import Cell, started
+from pipelines.comparison.evaluate import variants
+from pipelines.comparison.grid import Grid
+from pipelines.comparison.starting_points import Stages
+from pipelines.config.experiment import load
+from pipelines.data.batches import MemoryBatches
+from pipelines.data.convert.convert import prepared
+from pipelines.runtime.ray_session import session
+from pipelines.runtime.workspace import Workspace, absolute
+from pipelines.stages.results import machine
 from wave.family import Family
 from wave.spec import KINDS, TargetSpec
 from wave.vit import linears

@@ -1,6 +1,6 @@
 """`python -m cluster`."""
 
-from .cli import main
+from cluster.cli import main
 
 if __name__ == "__main__":
     main()

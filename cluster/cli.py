@@ -14,13 +14,16 @@ import click
 from ray.job_submission import JobDetails
 from rich.console import Console
 
-from . import doctor as checks
-from . import local, pack, render, state
-from . import submit as submission
-from .errors import ClusterError
-from .jobs import NAME_KEY, RUN_KEY, Jobs, attempt, exit_code, reason
-from .run import check_server, check_storage
-from .target import find
+from cluster.deploy import render
+from cluster.doctor import checks
+from cluster.errors import ClusterError
+from cluster.jobs import package as pack
+from cluster.jobs import submit as submission
+from cluster.jobs.client import NAME_KEY, RUN_KEY, Jobs, attempt, exit_code, reason
+from cluster.jobs.run_spec import check_server, check_storage
+from cluster.jobs.target import find
+from cluster.local import head as local
+from cluster.local import state
 
 _console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # paths may hold [ and :
 _address = click.option(
@@ -238,7 +241,9 @@ def doctor(address: str, folder: Path, storage: str, mlflow: str) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("deploy"), show_default=True, help="Folder to write to."
 )
-@click.option("--values", type=click.Path(path_type=Path), default=render.VALUES, help="Default: cluster/values.toml.")
+@click.option(
+    "--values", type=click.Path(path_type=Path), default=render.VALUES, help="Default: cluster/deploy/values.toml."
+)
 @click.option(
     "--root", type=click.Path(path_type=Path), default=Path(), help="The checkout that is run; default: here."
 )

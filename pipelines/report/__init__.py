@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.comparison.evaluate import SETTINGS
+from pipelines.config.experiment import load
+from pipelines.report.comparison import compare
+from pipelines.report.run_page import run_page
 from wave.errors import WaveError
-
-from ..config import load
-from ..evaluate import SETTINGS
-from .comparison import compare
-from .run_page import run_page
 
 __all__ = ["report"]
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from pipelines.config.experiment import Experiment
+from pipelines.report.evidence import Found
+from pipelines.report.tables import Table, Text
 from wave.spec import TargetSpec
-
-from ..config import Experiment
-from .rows import Found
-from .tables import Table, Text
 
 
 def choice_table(found: Found, experiments: Mapping[str, Experiment]) -> Table:

@@ -2,19 +2,18 @@
 
 from pathlib import Path
 
+from pipelines.comparison.cell import size_of
+from pipelines.config.experiment import Experiment
+from pipelines.report.choices import choice_table, differences
+from pipelines.report.cost import against_direct, cost_table, costs
+from pipelines.report.evidence import Evidence, Found
+from pipelines.report.figures import ablation_figure, cost_figure, curves, png, share_figure
+from pipelines.report.page import Part, markdown, page, replace_between
+from pipelines.report.structure import layers_figure, template_figure
+from pipelines.report.tables import study_tables
+from pipelines.report.win_loss import RULE, Judged, Verdict, losses, verdict_table, verdicts
+from pipelines.runtime.workspace import write_text
 from wave.storage import Templates
-
-from ..cell import size_of
-from ..config import Experiment
-from ..workspace import write_text
-from .choices import choice_table, differences
-from .cost import against_direct, cost_table, costs
-from .figures import ablation_figure, cost_figure, curves, png, share_figure
-from .page import Part, markdown, page, replace_between
-from .rows import Evidence, Found
-from .structure import layers_figure, template_figure
-from .tables import study_tables
-from .verdict import RULE, Judged, Verdict, losses, verdict_table, verdicts
 
 SHOWN = 5
 """Sizes whose layers are drawn beside the ancestor's."""

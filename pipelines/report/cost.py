@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pipelines.comparison.cell import OURS, size_of
+from pipelines.report.evidence import Evidence, Found, Row, Score
+from pipelines.report.tables import Table, Text
+from pipelines.stages.cost import BACKWARD
+from pipelines.stages.results import scaled
 from wave.spec import TargetSpec
-
-from ..cell import OURS, size_of
-from ..cost import BACKWARD
-from ..results import scaled
-from .rows import Evidence, Found, Row, Score
-from .tables import Table, Text
 
 DIRECT = "timm_default"
 Unit = Literal["images", "macs"]

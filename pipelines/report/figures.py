@@ -13,11 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
+from pipelines.comparison.cell import OURS, is_ours
+from pipelines.report.cost import DIRECT, UNITS, Cost
+from pipelines.report.evidence import Evidence, Found
 from wave.spec import TargetSpec
-
-from ..cell import OURS, is_ours
-from .cost import DIRECT, UNITS, Cost
-from .rows import Evidence, Found
 
 MOST_CURVES = 6
 STYLES = [(f"C{colour}", line) for line in ("-", "--", ":") for colour in range(10)]

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from pipelines.report.tables import Table
+from pipelines.runtime.workspace import write_text
 from wave.errors import WaveError
-
-from ..workspace import write_text
-from .tables import Table
 
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1.5em;color:#1a1a1a}

@@ -10,11 +10,10 @@ from typing import Any
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from pipelines.report.figures import png
+from pipelines.runtime.workspace import write_bytes, write_text
+from pipelines.stages.results import COLUMNS
 from wave.errors import WaveError
-
-from ..results import COLUMNS
-from ..workspace import write_bytes, write_text
-from .figures import png
 
 SERIES = (
     ("accuracy_before", "initialised, no training", "o", "tab:blue"),

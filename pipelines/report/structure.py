@@ -8,13 +8,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 
+from pipelines.ancestors import ancestor
+from pipelines.runtime.workspace import Workspace
 from wave.initialise import initialise
 from wave.spec import KINDS, TargetSpec
 from wave.storage import Templates
 from wave.vit import PATHS
-
-from .. import ancestor
-from ..workspace import Workspace
 
 COLUMNS = 16
 Vectors = NDArray[np.floating[Any]]

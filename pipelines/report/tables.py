@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pipelines.report.evidence import Found, Score
 from wave.spec import TargetSpec
-
-from .rows import Found, Score
 
 
 class Text(NamedTuple):

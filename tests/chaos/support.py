@@ -16,7 +16,7 @@ from pathlib import Path
 import mlflow
 
 import pipelines  # noqa: F401 (sets Ray to ask for a token, before a test imports Ray)
-from cluster import processes
+from cluster.local import processes
 from tests.pipelines.support import ROOT, tiny
 
 SIZES = ("d032-l02", "d048-l02", "d032-l03", "d048-l03")

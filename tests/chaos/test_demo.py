@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from cluster import processes, state
+from cluster.local import processes, state
 from tests.chaos.conftest import Tally
 from tests.chaos.support import PATIENCE, SIZES, finished, until
 from tests.pipelines.support import ROOT, tiny

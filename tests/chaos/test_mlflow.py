@@ -7,10 +7,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
-from cluster.local import free_port
+from cluster.local.head import free_port
 from tests.chaos.conftest import Tally
 from tests.chaos.support import SIZES, driver, finished, until, until_stage_2
-from tests.pipelines.test_registry_server import server
+from tests.pipelines.registry.test_registry_server import server
 
 SECRET = "kRz7-geheim"
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from cluster import cli, processes, state
+from cluster import cli
+from cluster.local import processes, state
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from ray.job_submission import JobDetails
 
-from cluster import cli, submit, target
+from cluster import cli
+from cluster.jobs import submit, target
 
 
 @pytest.fixture(autouse=True)

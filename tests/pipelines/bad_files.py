@@ -19,12 +19,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pipelines import ancestor, distil
-from pipelines.config import load
-from pipelines.data import open_dataset
-from pipelines.shards import Metadata
-from pipelines.source import foresee
-from pipelines.workspace import Workspace
+from pipelines.ancestors import ancestor
+from pipelines.ancestors.source import foresee
+from pipelines.config.experiment import load
+from pipelines.data.dataset import open_dataset
+from pipelines.data.shard import Metadata
+from pipelines.runtime.workspace import Workspace
+from pipelines.stages import distil
 from wave.condense import condense
 from wave.family import Family
 from wave.resampling import Resampling

@@ -6,7 +6,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from pipelines import registry, store
+from pipelines.registry import query as registry
+from pipelines.registry import store
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import sys
 import traceback
 from typing import Any
 
-import pipelines.cli  # noqa: F401 (what every command needs, once)
+import pipelines.cli.main  # noqa: F401 (what every command needs, once)
 
 
 def serve() -> dict[str, Any]:

@@ -21,8 +21,8 @@ import timm
 import torch
 from mlflow import MlflowClient
 
-from pipelines.convert import convert
-from pipelines.store import open_store
+from pipelines.data.convert.convert import convert
+from pipelines.registry.store import open_store
 from tests.pipelines.bad_cases import CASES, DEAD, SIZE, TRUE_PROCESS, Case
 from tests.pipelines.bad_files import HOLDERS, RUNNING
 from wave.storage import save_model

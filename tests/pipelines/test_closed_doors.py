@@ -15,14 +15,14 @@ import pytest
 import torch
 from ray.train import Checkpoint
 
-from pipelines import registry
-from pipelines.config import load
-from pipelines.publish import check_names
-from pipelines.reading import load as read_directory
-from pipelines.reading import load_checkpoint
-from pipelines.training import _saved
-from pipelines.trial import _saved as saved_by_a_trial
-from pipelines.workspace import Workspace
+from pipelines.ancestors.reading import load as read_directory
+from pipelines.ancestors.reading import load_checkpoint
+from pipelines.config.experiment import load
+from pipelines.registry import query as registry
+from pipelines.registry.publish import check_names
+from pipelines.runtime.workspace import Workspace
+from pipelines.stages.size_trial import _saved as saved_by_a_trial
+from pipelines.stages.training import _saved
 from tests.pipelines.support import ROOT
 from tests.wave.models import spec_of, tiny
 from wave import Family, TargetSpec, Templates, WaveError, condense, save_model

@@ -13,9 +13,9 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from pipelines.store import Store, explained, open_store
+from pipelines.registry.store import Store, explained, open_store
+from tests.pipelines.registry.test_registry_server import server
 from tests.pipelines.support import ROOT, tiny
-from tests.pipelines.test_registry_server import server
 from wave.errors import WaveError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]

@@ -1,0 +1,1 @@
+"""Files that deploy a cluster to Kubernetes or to rented machines."""

@@ -1,0 +1,1 @@
+"""Checks whether a cluster can run what is submitted to it."""

@@ -1,0 +1,1 @@
+"""A Ray head and an MLflow server on this machine."""

@@ -1,0 +1,96 @@
+"""The notebook of the cluster on this machine: which processes `up --local` started, on which ports."""
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from cluster.errors import ClusterError
+from cluster.local.processes import started
+
+SCRATCH = "/tmp/wave-"
+"""How the folder begins where Ray keeps its sockets."""
+
+
+@dataclass
+class Service:
+    """One process that we started; `since` tells it from a later process of the same pid."""
+
+    pid: int
+    since: str
+    url: str
+
+    def alive(self) -> bool:
+        """Whether that very process still runs."""
+        return started(self.pid) == self.since
+
+
+@dataclass
+class State:
+    """What is up. `mark` is in the environment of everything we started, `scratch` is Ray's folder under /tmp."""
+
+    mark: Annotated[str, Field(pattern=r"^([0-9a-f]{16})?$")] = ""
+    scratch: Annotated[str, Field(pattern=rf"^({SCRATCH}[A-Za-z0-9_]+)?$")] = ""  # `down` removes it
+    services: dict[str, Service] = field(default_factory=dict)
+
+
+_STATE = TypeAdapter(State)
+
+
+def default_folder() -> Path:
+    """$WAVE_CLUSTER_STATE, or wave-cluster in the place for a person's state: one local cluster a person."""
+    if explicit := os.environ.get("WAVE_CLUSTER_STATE"):
+        return Path(explicit)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "wave-cluster"
+
+
+def token_file(folder: Path) -> Path:
+    """Where the token of the local head stands, readable by its owner only."""
+    return folder / "token"
+
+
+def load(folder: Path) -> State:
+    """The recorded state; an empty one when nothing is recorded. Raises ClusterError for a file that is not ours."""
+    file = folder / "state.json"
+    try:
+        return _STATE.validate_json(file.read_bytes(), strict=True)
+    except FileNotFoundError:
+        return State()
+    except OSError as error:
+        raise ClusterError(f"{file} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(map(str, wrong["loc"])) or "the file"
+        raise ClusterError(
+            f"{file} is not as `up` wrote it ({where}: {wrong['msg']}); end what it names by hand, then delete it"
+        ) from None
+
+
+def save(folder: Path, state: State) -> None:
+    """Replace the record in one step, so that an interrupted write loses no pid."""
+    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
+        json.dump(asdict(state), file, indent=2)
+    os.replace(file.name, folder / "state.json")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One `up` or `down` at a time. Raises ClusterError when another one is at work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise ClusterError(f"{folder} cannot be written ({error.strerror}); choose another with --state DIR") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ClusterError(f"another up or down is at work in {folder}; wait for it to end") from None
+        yield

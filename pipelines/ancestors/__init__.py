@@ -1,0 +1,1 @@
+"""The ancestor: from any trained model to a timm model in the output folder."""

@@ -1,0 +1,175 @@
+"""Models as other programs keep them: timm names, timm directories, checkpoint files; read without executing them."""
+
+import difflib
+import json
+import math
+import os
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import requests
+import timm
+import torch
+from huggingface_hub import constants
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer
+
+from pipelines.config.timm_arguments import NO_CLASSIFIER, REFUSALS, mistake, refused
+from wave.errors import WaveError
+from wave.vit import check_supported
+
+PROBE_SECONDS = 8.0
+"""How long the model hub may take to answer; it would be asked again and again for a minute."""
+
+
+def create(architecture: str, arguments: dict[str, Any], where: str, device: str | None = None) -> VisionTransformer:
+    """A plain ViT of timm with random weights. ``where`` begins a message.
+
+    Raises :class:`WaveError` for a name that timm does not know, arguments that it refuses, a model that templates
+    cannot build, or one that is larger than this machine's memory.
+    """
+    if not timm.is_model(architecture):
+        known = timm.list_models(["vit_*", "deit_*"])
+        near = difflib.get_close_matches(architecture, known, 1, 0.5) or ["vit_tiny_patch16_224"]
+        raise WaveError(f"{where}: timm has no architecture {architecture!r}; nearest: {near[0]}")
+    if found := mistake(arguments):
+        raise WaveError(f"{where}: {''.join(found)}")
+    try:
+        model = check_supported(timm.create_model(architecture, pretrained=False, **{**arguments, "device": "meta"}))
+        _classifies(model, architecture)
+        need, have = 4 * sum(p.numel() for p in model.parameters()), memory_bytes()
+        if need > have:
+            raise WaveError(
+                f"{architecture} takes {need / 1e9:.0f} GB, this machine has {have / 1e9:.0f}; make it smaller"
+            )
+        if device == "meta":
+            return model
+        return check_supported(timm.create_model(architecture, pretrained=False, **arguments))
+    except WaveError as error:
+        raise WaveError(f"{where}: {error}") from None
+    except REFUSALS as error:
+        _refuse_kind(architecture, where)
+        raise WaveError(f"{where}: {refused(architecture, arguments, error)}") from None
+
+
+def _classifies(model: VisionTransformer, name: str) -> None:
+    if model.num_classes < 1:
+        raise WaveError(f"{name} has no classifier; {NO_CLASSIFIER}")
+
+
+def _refuse_kind(architecture: str, where: str) -> None:
+    """Raise :class:`WaveError` where timm's own model of that name, whatever the arguments, is one of another kind."""
+    try:
+        check_supported(timm.create_model(architecture, pretrained=False, device="meta"))
+    except WaveError as error:
+        raise WaveError(f"{where}: {error}") from None
+    except REFUSALS:  # the arguments are told then
+        return
+
+
+def memory_bytes() -> int:
+    """This machine's physical memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def pretrained(name: str, arguments: dict[str, Any], where: str) -> VisionTransformer:
+    """A timm model with the weights that timm has for it, from the hub or, when that does not answer, from its cache.
+
+    Raises :class:`WaveError` within seconds, also without a network.
+    """
+    if ":" not in name:  # hf-hub:OWNER/MODEL and the like are looked up by timm
+        create(name.partition(".")[0], arguments, where, device="meta")
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            requests.head(constants.ENDPOINT, timeout=PROBE_SECONDS)
+        except requests.RequestException:
+            constants.HF_HUB_OFFLINE = True
+    try:
+        model = check_supported(timm.create_model(name, pretrained=True, **arguments))
+        _classifies(model, name)
+        classes = cast(dict[str, Any], model.pretrained_cfg).get("num_classes", model.num_classes)
+        if classes != model.num_classes:
+            raise WaveError(
+                f"the weights have {classes} classes, num_classes={model.num_classes} would draw a random head; "
+                "fine-tune it first and give it as local-dir:PATH or checkpoint:PATH"
+            )
+        return model
+    except WaveError as error:
+        raise WaveError(f"{where}: {error}") from None
+    except (*REFUSALS, OSError) as error:
+        why = first_line(error)
+        if constants.HF_HUB_OFFLINE:
+            why = f"the model hub {constants.ENDPOINT} does not answer and its cache on this machine lacks the weights"
+        raise WaveError(f"{where}: {why}; or give the weights as checkpoint:PATH or local-dir:PATH") from None
+
+
+def load(directory: Path) -> tuple[VisionTransformer, tuple[float, ...], tuple[float, ...]]:
+    """A timm directory's model, mean and std; safetensors only. Raises :class:`WaveError` naming the file."""
+    path = Path(directory) / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+        name, args, preprocessing = (
+            str(config["architecture"]),
+            config.get("model_args") or {},
+            config["pretrained_cfg"],
+        )
+        mean, std = (tuple(float(v) for v in preprocessing[key]) for key in ("mean", "std"))
+        if len(mean) != len(std) or not mean or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+            raise ValueError(f"mean={list(mean)} and std={list(std)} should be a number a channel each, std above 0")
+        args = {**args, "num_classes": int(config.get("num_classes", 1000))}
+    except OSError as error:
+        raise WaveError(f"{path}: {error.strerror}; a timm directory holds config.json and model.safetensors") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WaveError(f"{path}: not a timm configuration ({first_line(error)})") from None
+    model = create(name, args, str(path))
+    load_checkpoint(model, Path(directory) / "model.safetensors", f"{path.name} beside it says otherwise")
+    return model, mean, std
+
+
+def load_checkpoint(
+    model: torch.nn.Module, path: Path, advice: str = "set ancestor.model_args to the checkpoint's model"
+) -> None:
+    """Fill ``model`` from safetensors, or from a torch file read with ``weights_only``; never executes code.
+
+    Raises :class:`WaveError` when the file is missing, is neither, or its tensors are not the model's, all finite.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            with warnings.catch_warnings(action="ignore"):  # about the pickle's protocol
+                state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WaveError(f"{path}: no such file") from None
+    except pickle.UnpicklingError:
+        text = (
+            "refused, it holds more than tensors, which could run code, or is damaged; keep its tensors as safetensors"
+        )
+        raise WaveError(f"{path}: {text}") from None
+    except (OSError, SafetensorError, EOFError, *REFUSALS) as error:
+        raise WaveError(f"{path}: not a checkpoint this program reads ({first_line(error)}); use safetensors") from None
+    for wrapper in ("state_dict", "model", "model_state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise WaveError(f"{path}: holds no state dict of tensors")
+    wanted = model.state_dict()
+    for name in [*wanted, *state]:
+        if name not in state:
+            raise WaveError(f"{path}: tensor {name} is missing; {advice}")
+        if name not in wanted:
+            raise WaveError(f"{path}: tensor {name} has no place in the model; {advice}")
+        if state[name].shape != wanted[name].shape:
+            shapes = f"{tuple(state[name].shape)}, the model's is {tuple(wanted[name].shape)}"
+            raise WaveError(f"{path}: tensor {name} has shape {shapes}; {advice}")
+        if not state[name].isfinite().all():
+            raise WaveError(f"{path}: tensor {name} holds NaN or infinite values; use an earlier checkpoint")
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,139 @@
+"""Where the ancestor comes from: timm, a directory, a checkpoint file, the registry, or a training here."""
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+from timm.models.vision_transformer import VisionTransformer
+
+from pipelines.ancestors import ancestor
+from pipelines.ancestors.reading import first_line, load, load_checkpoint, pretrained
+from pipelines.config.experiment import Experiment
+from pipelines.data.dataset import Dataset
+from pipelines.registry.store import existing_store
+from pipelines.runtime.ray_session import say
+from pipelines.runtime.remote import on_worker
+from pipelines.runtime.workspace import Workspace, absolute
+from pipelines.stages.training import fit
+from wave.errors import WaveError
+from wave.measure import num_parameters
+from wave.storage import save_model
+
+
+class Source(NamedTuple):
+    """A model and the statistics of its input, a number a channel, images in 0..1."""
+
+    model: VisionTransformer
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def pinned(experiment: Experiment) -> Experiment:
+    """The experiment with ``models:/NAME@ALIAS`` (or ``/latest``) as the version that it names now.
+
+    So one run sees one model, its workers need no registry to know the key, and an alias that moved gives another key.
+    Raises :class:`WaveError` when the registry lacks it.
+    """
+    uri = experiment.ancestor.source
+    found = re.fullmatch(r"models:/(.+?)(@(.+)|/latest)", uri)
+    if not found:
+        return experiment
+    client = existing_store(experiment.mlflow.tracking_uri, Path.cwd()).client()
+    name, alias = found[1], found[3]
+    try:
+        if alias:
+            version = client.get_model_version_by_alias(name, alias).version
+        else:
+            client.get_registered_model(name)
+            found_versions = client.search_model_versions(f"name = '{name}'")
+            version = max((int(v.version) for v in found_versions), default=0)
+    except MlflowException as error:
+        raise _absent(uri, error) from None
+    if not version:
+        raise WaveError(f"ancestor.source={uri}: {name} has no version; see: python -m pipelines models list")
+    source = experiment.ancestor.model_copy(update={"source": f"models:/{name}/{version}"})
+    return experiment.model_copy(update={"ancestor": source})
+
+
+def foresee(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Source:
+    """The ancestor that a run would use, before anything is written or started: the one in the workspace if it is
+    there, else as its source gives it; without weights (on torch's meta device) if it is to be trained here.
+
+    Raises :class:`WaveError` when it cannot be read or is not a supported ViT.
+    """
+    if ancestor.kept(workspace, ancestor.key(experiment, dataset)) is not None:
+        return Source(*load(workspace.ancestor))
+    if experiment.ancestor.source == "train":
+        return Source(ancestor.named(experiment, dataset, "meta"), dataset.mean, dataset.std)
+    return _read(experiment, dataset)
+
+
+def obtain(
+    experiment: Experiment, dataset: Dataset, workspace: Workspace, source: Source | None = None
+) -> dict[str, Any]:
+    """Put the ancestor into ``workspace.ancestor`` as a timm directory, unless it is there, and return its record.
+
+    ``source`` is what :func:`foresee` gave, if it was asked. The record holds accuracy on the test split, parameters
+    and a key.
+    """
+    settings, own = experiment.ancestor, ancestor.key(experiment, dataset)
+    done = ancestor.kept(workspace, own)
+    if done is not None:
+        say(f"ancestor: already there, accuracy {done['accuracy']:.3f}")
+        return done
+    if settings.source == "train":
+        name = f"ancestor-{own}"
+        say(f"ancestor: training {settings.architecture} on {dataset.num_rows('train')} images")
+        reached = fit(experiment, dataset, workspace, name, ancestor.build)
+    else:
+        say(f"ancestor: reading {settings.source}")
+        source = source or foresee(experiment, dataset, workspace)
+        save_model(source.model, workspace.ancestor, source.mean, source.std)
+        reached = on_worker(experiment.distil, ancestor.judge, experiment, dataset, workspace)
+    parameters = num_parameters(load(workspace.ancestor)[0])
+    say(f"ancestor: {parameters} parameters, accuracy {reached:.3f}")
+    return workspace.finish(workspace.ancestor, own, {"accuracy": reached, "parameters": parameters})
+
+
+def _read(experiment: Experiment, dataset: Dataset) -> Source:
+    """``ancestor.mean`` and ``std`` come first, then what the source says; a model of another number of channels than
+    timm's statistics of its architecture is taken to read the data's."""
+    settings = experiment.ancestor
+    kind, _, rest = settings.source.partition(":")
+    if kind == "local-dir":
+        found = Source(*load(absolute(rest, "ancestor.source")))
+    elif kind == "models":
+        found = _from_registry(experiment, settings.source)
+    else:
+        if kind == "checkpoint":
+            model = ancestor.named(experiment, dataset)
+            load_checkpoint(model, absolute(rest, "ancestor.source"))
+        else:
+            model = pretrained(rest, dict(settings.model_args), f"ancestor.source={settings.source}")
+        config = cast(dict[str, Any], model.pretrained_cfg)
+        same = len(config["mean"]) == model.patch_embed.proj.in_channels
+        found = Source(model, *((config["mean"], config["std"]) if same else (dataset.mean, dataset.std)))
+    return Source(found.model, settings.mean or tuple(found.mean), settings.std or tuple(found.std))
+
+
+def _from_registry(experiment: Experiment, uri: str) -> Source:
+    store = existing_store(experiment.mlflow.tracking_uri, Path.cwd())
+    store.client()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = download_artifacts(uri, dst_path=folder)
+        except MlflowException as error:
+            raise _absent(uri, error) from None
+        return Source(*load(Path(path)))
+
+
+def _absent(uri: str, error: MlflowException) -> WaveError:
+    form = (
+        "" if re.fullmatch(r"models:/.+(/[^/]+|@[^@/]+)", uri) else "; write models:/NAME/VERSION or models:/NAME@ALIAS"
+    )
+    return WaveError(
+        f"ancestor.source={uri}: {first_line(error).rstrip('.')}{form}; see: python -m pipelines models list"
+    )

@@ -1,0 +1,1 @@
+"""The comparison with other initialisations, one resumable cell at a time."""

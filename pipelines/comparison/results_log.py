@@ -1,0 +1,214 @@
+"""Book: the comparison's results file, one JSON object a line; a finished cell is kept at once and never done twice."""
+
+import datetime
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipelines.comparison.cell import Cell, is_ours, named
+from pipelines.config.experiment import Experiment
+from pipelines.data.batches import augment_of
+from pipelines.registry import runs
+from pipelines.registry.store import Store
+from pipelines.runtime.workspace import key_of
+from pipelines.stages.results import machine
+from wave.baselines import BASELINES
+from wave.errors import WaveError
+
+_BEGIN = '{"method": '
+"""Of every line that is written here."""
+_LOGITS = {"kl_weight": 1.0, "ce_weight": 0.0, "tau": 1.0, "annealing": False}
+"""The losses of distilled cells before there were others, whose keys are kept."""
+
+
+class Book:
+    """The results file and the MLflow runs of its cells.
+
+    A cell is in it under the key of every setting that its rows depend on; bits that differ from machine to machine
+    are not among them, so committed results hold elsewhere. ``experiments`` are those of our method and its variants,
+    by name; "" is the comparison's own. Without a store nothing is logged. Raises :class:`WaveError` for a line that is
+    not a result and for a file that cannot be read; :func:`ready` tries whether it can be written.
+    """
+
+    def __init__(self, path: Path, experiments: Mapping[str, Experiment], store: Store | None = None) -> None:
+        self.path, self.experiments, self.store = path, experiments, store
+        self.parent: str | None = None
+        self.kept: dict[str, list[dict[str, Any]]] = {}
+        for row in _rows(path):
+            before = [r for r in self.kept.get(row["key"], []) if r["steps"] != row["steps"]]
+            self.kept[row["key"]] = [*before, row]
+        cut = [k for k, rows in self.kept.items() if max(r["steps"] for r in rows) < rows[0].get("budget", 0)]
+        for key in cut:  # off while the cell was written
+            del self.kept[key]
+
+    def key(self, cell: Cell) -> str:
+        """Settings of the cell, of the comparison, of the ancestor, and of stage 1 where the method has one; on other
+        data than the ancestor's, that too."""
+        own = self.experiments[""]
+        fixed = own.evaluate.model_dump(mode="json", include={"batch_size", "train_images", "test_images"})
+        parts: list[object] = [asdict(cell), fixed, own.data.held_out, own.ancestor.model_dump(mode="json"), own.seed]
+        if is_ours(cell.method):
+            parts.append(method_settings(self.experiments[cell.method]))
+        elif BASELINES[cell.method].stage1 is not None:
+            parts.append(stage1_settings(own))
+        losses = {**own.distil.losses, "annealing": own.distil.anneals}
+        if cell.distilled and losses != _LOGITS:
+            parts.append(losses)
+        if cell.transfer:
+            parts.append(Path(own.data.path).name)
+        if own.data.changes_images:
+            parts.append(augment_of(own.data))
+        return key_of("cell", *_switched_on(parts))
+
+    def keep(
+        self, cell: Cell, rows: Sequence[Mapping[str, Any]] | None, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Append a cell's rows in one write, each with ``facts`` beside it, and log its MLflow run; once."""
+        key = self.key(cell)
+        if not rows or key in self.kept:
+            return
+        about = {
+            **(facts or {}),
+            "key": key,
+            "machine": machine(),
+            "date": str(datetime.date.today()),
+        }
+        full = [{**row, **about} for row in rows]
+        self.kept[key] = full
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in full))
+            file.flush()
+            os.fsync(file.fileno())
+        if self.store is not None:
+            self._log(self.store, cell, key, full)
+
+    def log_kept(self, cells: Iterable[Cell]) -> int:
+        """Log cells of the results file that MLflow lacks, as in a clone or after a kill; how many there were."""
+        if self.store is None:
+            return 0
+        logged = runs.finished(self.store, self._batch(self.store))
+        lacking = {key: c for c in cells if (key := self.key(c)) in self.kept and key not in logged}
+        for key, cell in lacking.items():
+            self._log(self.store, cell, key, self.kept[key])
+        return len(lacking)
+
+    def _batch(self, store: Store) -> str:
+        own = self.experiments[""]
+        if self.parent is None:
+            batch = key_of("comparison", own.name, own.seed)
+            self.parent = runs.batch_run(store, batch, f"{own.name}-comparison", {"name": own.name}, {})
+        return self.parent
+
+    def _log(self, store: Store, cell: Cell, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        metrics = {f"accuracy_{row['steps']}": float(row["accuracy"]) for row in rows}
+        last = _last(rows)
+        metrics |= {name: float(last[name]) for name in ("seconds", "images", "macs") if name in last}
+        params = {k: v for k, v in named(cell).items() if k != "steps"}
+        runs.size_run(store, self._batch(store), key, str(cell), params, metrics, {"kind": "cell"})
+
+    def close(self, status: runs.Status) -> None:
+        """End the comparison's MLflow run, if there is one."""
+        if self.store is not None and self.parent is not None:
+            runs.end_batch(self.store, self.parent, status)
+
+    def rows(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+        """What is kept of these cells."""
+        return [row for cell in cells for row in self.kept.get(self.key(cell), [])]
+
+    def best_rate(self, trials: Sequence[Cell]) -> float | None:
+        """The learning rate with the best held-out accuracy at the end; None where nothing is kept."""
+        scores = {
+            cell.lr: _last(self.kept[self.key(cell)])["accuracy"] for cell in trials if self.key(cell) in self.kept
+        }
+        return max(scores, key=lambda lr: scores[lr]) if scores else None
+
+
+def _last(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """A cell's row after most steps."""
+    return max(rows, key=lambda row: row["steps"])
+
+
+def ready(path: Path) -> None:
+    """Make a results file ready to be added to: a line that was cut off while it was written is taken out of it, and
+    one that lacks its end gets it. Raises :class:`WaveError` for a file that cannot be written."""
+    there = path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            file.seek(0)
+            whole, _, last = file.read().rpartition(b"\n")
+            if _cut_off(last.decode("utf-8", "replace")):
+                file.truncate(len(whole) + 1 if whole else 0)
+            elif last:
+                file.write(b"\n")
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise WaveError(f"evaluate.results={path}: cannot be written: {error.strerror}; name another file") from None
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The file's rows, none if there is no file; a last line that was cut off is not one."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    except OSError as error:
+        raise WaveError(f"evaluate.results={path}: cannot be read: {error.strerror}; name another file") from None
+    except UnicodeDecodeError:
+        raise WaveError(f"evaluate.results={path}: is not text; name another file") from None
+    for number, line in enumerate(lines, 1):
+        if number == len(lines) and _cut_off(line):
+            return
+        try:
+            row = json.loads(line)
+            if not all(isinstance(row[k], int | float) for k in ("steps", "accuracy", "seconds")):
+                raise TypeError("not a number")
+            row["key"] = str(row["key"])
+        except (ValueError, KeyError, TypeError):
+            raise WaveError(f"{path}: line {number} is not a result; delete that line and run again") from None
+        yield row
+
+
+def _cut_off(line: str) -> bool:
+    """Whether a last line is the beginning of one of ours."""
+    if not line or line.endswith("\n") or not (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
+        return False
+    try:
+        json.loads(line)
+    except ValueError:
+        return True
+    return False
+
+
+def _switched_on(settings: Any) -> Any:
+    """Without what is off (None, 0, false, empty): a setting that comes later and is off by default keeps old keys."""
+    if isinstance(settings, Mapping):
+        kept = {k: _switched_on(v) for k, v in settings.items()}
+        return {k: v for k, v in kept.items() if v or isinstance(v, str)}
+    return [_switched_on(v) for v in settings] if isinstance(settings, list | tuple) else settings
+
+
+def stage1_settings(experiment: Experiment) -> dict[str, Any]:
+    """What the stage 1 of a rival depends on: the recipe, and what our own costs."""
+    costs = {"recipe", "sizes", "sizes_per_step", "cost_power", "auxiliary", "feature_weight", "annealing"}
+    settings: dict[str, Any] = _switched_on({k: v for k, v in experiment.distil.made_by.items() if k in costs})
+    return {**settings, "augment": augment_of(experiment.data)} if experiment.data.changes_images else settings
+
+
+def method_settings(experiment: Experiment) -> dict[str, Any]:
+    """What our method's rows depend on: templates, stage 1, how sizes are read off, and scaler training if any."""
+    settings: dict[str, Any] = {
+        "templates": experiment.templates.model_dump(mode="json"),
+        "distil": experiment.distil.made_by,
+        "scaler_steps": experiment.evaluate.scaler_steps,
+    }
+    rule = {"depth", "width_scale", "symmetry", "symmetry_strength", "scalers"}
+    if experiment.initialise.width != "even":  # so what was made before there was another is kept
+        rule.add("width")
+    settings["resampling"] = experiment.initialise.model_dump(mode="json", include=rule)
+    if experiment.evaluate.scaler_steps:
+        settings["recipe"] = experiment.initialise.model_dump(mode="json", include={"recipe"})
+    return settings

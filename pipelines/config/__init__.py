@@ -1,0 +1,1 @@
+"""The configuration of one run: a TOML file, validated field by field."""

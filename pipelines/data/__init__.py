@@ -1,0 +1,1 @@
+"""From image files to batches: conversion, shards on disk, transforms, reading order."""

@@ -1,0 +1,1 @@
+"""Image formats of other programs, converted to Parquet shards."""

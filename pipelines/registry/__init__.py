@@ -1,0 +1,1 @@
+"""The MLflow store: runs, registered models, and queries on them."""

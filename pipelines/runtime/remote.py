@@ -1,0 +1,44 @@
+"""Heavy work of the driver, done where the resources are: in a task with what one worker of stage 1 has."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from pipelines.config.sections import Distil
+from pipelines.runtime.ray_session import assigned_device, use_assigned_cpus
+from wave.errors import WaveError
+
+T = TypeVar("T")
+
+
+def on_worker(settings: Distil, function: Callable[..., T], *arguments: Any) -> T:
+    """``function(device, *arguments)`` in a Ray task on a GPU if workers have one, and what it returns.
+
+    Raises :class:`WaveError` as the function does, or when the task's machine is lost for good.
+    """
+    task: Any = ray.remote(_call)
+    try:
+        return cast(T, ray.get(task.options(**options(settings)).remote(function, *arguments)))
+    except RayTaskError as error:
+        if isinstance(error.cause, WaveError):
+            raise error.cause from None
+        raise
+    except RayError as error:
+        text = " ".join(str(error).split())[:300]
+        raise WaveError(f"{function.__name__.strip('_')}: {text}; the same command again continues") from None
+
+
+def options(settings: Distil) -> dict[str, Any]:
+    """Ray's options of a task that gets what Ray Train gives one worker."""
+    wanted = {"GPU": float(settings.use_gpu), **settings.resources_per_worker}
+    named = {"num_cpus": wanted.pop("CPU", 0.0), "num_gpus": wanted.pop("GPU")}
+    if memory := wanted.pop("memory", 0.0):
+        named["memory"] = memory
+    return {**named, "resources": wanted}
+
+
+def _call(function: Callable[..., T], *arguments: Any) -> T:
+    use_assigned_cpus()
+    return function(assigned_device(), *arguments)
