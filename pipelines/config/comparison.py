@@ -91,9 +91,11 @@ class Study(Section):
 
 
 class Evaluate(Section):
-    """The comparison; see :mod:`pipelines.comparison.evaluate`. Every cell reads batches of ``batch_size``; ``scaler_steps`` of
-    its steps train our scalers alone by ``[initialise.recipe]``. Each cell and each rival's stage 1 gets ``cpus`` and
-    ``gpus``."""
+    """The comparison; see :mod:`pipelines.comparison.evaluate`.
+
+    Every cell reads batches of ``batch_size``; ``scaler_steps`` of its steps train our scalers alone by
+    ``[initialise.recipe]``. Each cell and each rival's stage 1 gets ``cpus`` and ``gpus``.
+    """
 
     studies: Annotated[list[Study], Field(default_factory=list)]
     variants: Annotated[list[Variant], Field(default_factory=list)]

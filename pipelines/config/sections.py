@@ -28,7 +28,9 @@ CHANGES = ("augment", "hflip", "random_crop", "color_jitter", "reprob")
 
 
 class Data(Section):
-    """Where the images are and what training does to them. See :mod:`pipelines.data.dataset` and :mod:`pipelines.data.batches`.
+    """Where the images are and what training does to them.
+
+    See :mod:`pipelines.data.dataset` and :mod:`pipelines.data.batches`.
 
     ``held_out`` training images are kept apart when the set is converted: nothing trains on them, the comparison
     chooses learning rates by them.

@@ -169,7 +169,7 @@ def test_a_failing_version_leaves_no_empty_registered_model(
 
 
 WRITER = """
-from pipelines import registry
+from pipelines.registry import query as registry
 numbers = [registry.publish(opened, folder, family, "same", run_id, {}, "", {})]
 for index in range(3):
     run = registry.size_run(opened, run_id, f"{family}/{who}/{index}", "size", {}, {"accuracy": 0.5}, {})
@@ -181,7 +181,7 @@ answers.put((who, numbers))
 def test_four_processes_at_once_lose_nothing(opened: store.Store, plain: Path, family: str, run_id: str):
     """Twelve aliases of their own, and one publication that all four make at the same time."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pipelines.registry"])  # one import of MLflow, not four
+    context.set_forkserver_preload(["pipelines.registry.query"])  # one import of MLflow, not four
     answers = context.Queue()
     given = {"opened": opened, "folder": plain, "family": family, "run_id": run_id, "answers": answers}
     jobs = [context.Process(target=exec, args=(WRITER, {**given, "who": who})) for who in range(4)]

@@ -33,7 +33,7 @@ def test_a_task_asks_for_what_a_worker_has(settings: Distil, expected: dict[str,
 LOOK = """
 import os
 
-import pipelines.session
+import pipelines.runtime.ray_session
 import ray
 from pipelines.config import Cluster, Distil
 from pipelines.remote import on_worker
