@@ -139,5 +139,5 @@ class SizeSampler:
 
 def inverse_cost(targets: Sequence[TargetSpec], power: float = 0.75) -> list[float]:
     """Weights ``(depth * embed_dim^2)^-power``: by 1 every size takes about an equal share of the computing, by 0 every
-    size has the same chance; the default is measured (docs/method.md)."""
+    size has the same chance; the default is measured (docs/tried.md)."""
     return [(target.depth * target.embed_dim**2) ** -power for target in targets]

@@ -24,7 +24,7 @@ class Resampling:
     by sqrt(D_auxiliary / D), as a norm does whose leading channels carry nearly all; ``auto`` takes ``copies`` when
     growing and ``sqrt`` when shrinking; ``none`` is one. ``symmetry``: copies made by growing stay identical under
     training unless they are ``split`` unequally on the reading side (as in LEMON; the function is kept) or get
-    ``noise``; ``strength`` is relative, 0 to 1. The defaults are measured: benchmarks/RESULTS.md, docs/method.md.
+    ``noise``; ``strength`` is relative, 0 to 1. The defaults are measured: docs/tried.md.
     """
 
     depth: Depth = "nearest"

@@ -174,7 +174,7 @@ def _show(dataset: Dataset) -> None:
 @main.command()
 @click.argument("run", type=click.Path())
 @_with(SET)
-@click.option("--into", default=None, metavar="FILE.md", help="Put a comparison's tables between its markers there.")
+@click.option("--into", default=None, metavar="FILE.md", help="Write a comparison's tables to this file too.")
 def report(run: str, overrides: tuple[str, ...], into: str | None) -> None:
     """Make pictures and an HTML page of the results in folder RUN (an experiment's output).
 

@@ -125,7 +125,7 @@ class Distil(Section):
     ``-cost_power``: 0 is equal chance, 1 an equal share of the computing. Without sizes every batch is read at the
     auxiliary size, with ``auxiliary`` at that size besides the drawn ones. ``feature_weight`` adds the distance of
     tokens from the ancestor's (:mod:`wave.features`). ``annealing`` goes over from the ancestor's logits to the labels,
-    where the recipe has both. The defaults are measured: docs/method.md.
+    where the recipe has both. The defaults are measured: docs/tried.md.
     """
 
     recipe: Recipe

@@ -14,8 +14,7 @@ __all__ = ["report"]
 
 def report(target: str, overrides: Sequence[str] = (), into: str | None = None) -> list[Path]:
     """Write the pages of a folder (of a run, of a comparison, or both) or of an experiment's comparison, and return
-    their paths. ``into`` names a Markdown file whose part between the comparison's two markers is replaced by its
-    tables.
+    their paths. ``into`` names a Markdown file that a comparison's tables are written to as well.
 
     Raises :class:`WaveError` when there are no results.
     """

@@ -8,11 +8,12 @@ from pipelines.report.choices import choice_table, differences
 from pipelines.report.cost import against_direct, cost_table, costs
 from pipelines.report.evidence import Evidence, Found
 from pipelines.report.figures import ablation_figure, cost_figure, curves, png, share_figure
-from pipelines.report.page import Part, markdown, page, replace_between
+from pipelines.report.page import Part, markdown, page
 from pipelines.report.structure import layers_figure, template_figure
 from pipelines.report.tables import study_tables
 from pipelines.report.win_loss import RULE, Judged, Verdict, losses, verdict_table, verdicts
 from pipelines.runtime.workspace import write_text
+from wave.errors import WaveError
 from wave.storage import Templates
 
 SHOWN = 5
@@ -20,9 +21,28 @@ SHOWN = 5
 
 
 def compare(experiment: Experiment, into: str | None = None) -> Path:
-    """Write ``report/`` in the experiment's output folder: ``comparison.html``, a PNG a figure, ``tables.md``; put the
-    tables between the markers of the Markdown file ``into``. Returns the page's path; raises :class:`WaveError`."""
+    """Write ``report/`` in the experiment's output folder: ``comparison.html``, one PNG per figure, ``tables.md``.
+
+    The tables are written to the Markdown file ``into`` as well. Returns the page's path; raises :class:`WaveError`.
+    """
+    if into is not None and Path(into).suffix != ".md":
+        raise WaveError(f"--into {into} is not a Markdown file; nearest: {Path(into).with_suffix('.md')}")
     evidence = Evidence(experiment)
+    parts = sections(evidence)
+    text = markdown(experiment.name, parts)
+    if into is not None:
+        write_text(Path(into), text)
+    folder = evidence.workspace.root / "report"
+    pictures = {name: png(figure) for part in parts for name, _, figure in part.figures}
+    write_text(folder / "tables.md", text)
+    for name, data in pictures.items():
+        (folder / f"{name}.png").write_bytes(data)
+    write_text(folder / "comparison.html", page(f"{experiment.name}: the comparison", parts, pictures))
+    return folder / "comparison.html"
+
+
+def sections(evidence: Evidence) -> list[Part]:
+    """Everything that a comparison's report says, in order."""
     studies: list[Part | None] = []
     judged: dict[tuple[str, bool], set[Judged]] = {}
     changed = changes(evidence)
@@ -31,17 +51,7 @@ def compare(experiment: Experiment, into: str | None = None) -> Path:
         counted = [v for v in verdicts(found, seen) if v.won or v.level or v.lost]
         studies.append(_study(evidence, found, changed, counted))
     parts = [_direct(evidence), *studies, _structure(evidence)]
-    parts = [_summary(evidence), *(part for part in parts if part is not None)]
-    text = markdown(experiment.name, parts)
-    if into is not None:
-        replace_between(Path(into), experiment.name, text)
-    folder = evidence.workspace.root / "report"
-    pictures = {name: png(figure) for part in parts for name, _, figure in part.figures}
-    write_text(folder / "tables.md", text)
-    for name, data in pictures.items():
-        (folder / f"{name}.png").write_bytes(data)
-    write_text(folder / "comparison.html", page(f"{experiment.name}: the comparison", parts, pictures))
-    return folder / "comparison.html"
+    return [_summary(evidence), *(part for part in parts if part is not None)]
 
 
 def _summary(evidence: Evidence) -> Part:

@@ -1,17 +1,13 @@
-"""Parts of a report as one self-contained HTML page and as Markdown between two markers of a file."""
+"""Parts of a report as one self-contained HTML page and as Markdown."""
 
 import base64
 import html
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from pipelines.report.tables import Table
-from pipelines.runtime.workspace import write_text
-from wave.errors import WaveError
 
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1.5em;color:#1a1a1a}
@@ -67,11 +63,11 @@ def _part(anchor: str, part: Part, pictures: Mapping[str, bytes]) -> str:
 
 def markdown(name: str, parts: Sequence[Part]) -> str:
     """The tables and texts, without pictures."""
-    lines = [f"## Comparison: {name}", ""]
+    lines = [f"# Comparison: {name}", ""]
     for part in parts:
         if not (part.tables or part.lists or part is parts[0]):
             continue
-        lines += [f"### {part.title}", "", *(f"{text}\n" for text in part.text)]
+        lines += [f"## {part.title}", "", *(f"{text}\n" for text in part.text)]
         tables = [table.markdown() for table in part.tables]
         first, rest = (tables[:1], tables[1:]) if part.lists else ([], tables)
         lines += first
@@ -79,17 +75,3 @@ def markdown(name: str, parts: Sequence[Part]) -> str:
             lines += ["Where ours is behind:", "", *(f"- {line}" for line in part.lists), ""]
         lines += rest
     return "\n".join(lines)
-
-
-def replace_between(path: Path, name: str, text: str) -> None:
-    """Put ``text`` between the file's lines ``<!-- NAME: tables -->`` and ``<!-- NAME: end -->``; what stands outside
-    is kept. Raises :class:`WaveError` unless the file has both, once and in this order."""
-    begin, end = f"<!-- {name}: tables -->", f"<!-- {name}: end -->"
-    try:
-        whole = path.read_text()
-    except OSError as error:
-        raise WaveError(f"{path}: {error.strerror}; --into names a Markdown file with the line {begin}") from None
-    if whole.count(begin) != 1 or whole.count(end) != 1 or whole.index(begin) > whole.index(end):
-        raise WaveError(f"{path}: needs the lines {begin} and {end}, once each and in this order")
-    pattern = re.escape(begin) + ".*" + re.escape(end)
-    write_text(path, re.sub(pattern, lambda _: f"{begin}\n{text}\n{end}", whole, flags=re.DOTALL))

@@ -28,7 +28,7 @@ class Table:
 
     def markdown(self) -> str:
         """GitHub's kind of table under a heading."""
-        lines = [f"#### {self.title}", "", *([self.note, ""] if self.note else [])]
+        lines = [f"### {self.title}", "", *([self.note, ""] if self.note else [])]
         lines += [_line(self.head), "| --- |" + " ---: |" * (len(self.head) - 1)]
         lines += [_line([f"**{cell.text}**" if cell.bold else cell.text for cell in row]) for row in self.rows]
         return "\n".join(lines) + "\n"

@@ -15,10 +15,10 @@ from pipelines.comparison.results_log import Book
 from pipelines.config.experiment import Experiment, load, parse, resolved
 from pipelines.config.toml import apply_overrides, read_toml
 from pipelines.report import report
-from pipelines.report.comparison import compare
+from pipelines.report.comparison import compare, sections
 from pipelines.report.cost import against_direct, costs
 from pipelines.report.evidence import Evidence
-from pipelines.report.page import replace_between
+from pipelines.report.page import markdown
 from pipelines.report.structure import first_components
 from pipelines.report.tables import study_tables
 from pipelines.report.win_loss import losses, verdicts
@@ -27,6 +27,10 @@ from wave.errors import WaveError
 from wave.spec import TargetSpec
 
 FILE = ROOT / "pipelines/experiments/fashion_mnist.toml"
+TABLES = sorted(
+    path.stem for path in (ROOT / "benchmarks/tables").glob("*.md") if (FILE.parent / f"{path.stem}.toml").is_file()
+)
+"""The comparisons whose tables are committed."""
 SIZES = "sizes=[{embed_dim=96, depth=4}, {embed_dim=64, depth=6}]"
 STUDIES = (
     'evaluate.studies=[{name="sizes", methods=["wave", "dct", "ligo", "timm_default"], seeds=[0, 1], steps=[50, 200], '
@@ -106,9 +110,9 @@ def test_a_choice_says_what_each_method_sets_and_its_mean_over_the_sizes_that_ar
                 book.keep(cell, [row])
     compare(own)
     text = (tmp_path / "run/report/tables.md").read_text()
-    assert "#### pick: mean of 2 sizes" in text and "| method | what it sets | at step 0 |" in text
+    assert "### pick: mean of 2 sizes" in text and "| method | what it sets | at step 0 |" in text
     assert "| wave_a | templates.count=8 | 85.00 |" in text and "| wave_b | templates.count=16 | missing |" in text
-    assert "after" not in text.split("#### pick", 1)[1]
+    assert "after" not in text.split("### pick", 1)[1]
 
 
 def test_a_study_of_one_method_is_one_table_without_a_best(folder: Path) -> None:
@@ -172,9 +176,7 @@ def test_without_the_cost_of_stage_1_no_break_even_is_shown(folder: Path) -> Non
 def test_the_page_loads_nothing_and_says_what_is_missing(folder: Path) -> None:
     (folder / "run").mkdir()
     table = [f"output={folder / 'run'}", f"evaluate.results={folder / 'rows.jsonl'}", *SETTINGS_OF_ALL]
-    begin, end = "before\n<!-- fashion-mnist: tables -->\n", "<!-- fashion-mnist: end -->\nafter\n"
-    (folder / "RESULTS.md").write_text(f"{begin}old\n{end}")
-    (path,) = report(str(FILE), table, str(folder / "RESULTS.md"))
+    (path,) = report(str(FILE), table, str(folder / "tables.md"))
     text = path.read_text()
     assert path == folder / "run/report/comparison.html"
     assert "Missing: 1 of the cells of study sizes have not been run." in text and "dct: 96 x 4 at 200 (+3.0)" in text
@@ -183,9 +185,8 @@ def test_the_page_loads_nothing_and_says_what_is_missing(folder: Path) -> None:
     assert "<script" not in text and "@import" not in text and "url(" not in text
     pictures = {p.name for p in path.parent.glob("*.png")}
     assert pictures == {"cost.png", "sizes_steps.png"} and text.count("data:image/png") == 2
-    whole = (folder / "RESULTS.md").read_text()
-    assert whole.startswith(f"{begin}## Comparison") and whole.endswith(end)
-    assert "\nold\n" not in whole and "| image passes | 320 k |" in whole
+    whole = (folder / "tables.md").read_text()
+    assert whole.startswith("# Comparison: fashion-mnist") and "| image passes | 320 k |" in whole
 
 
 def test_rows_of_other_settings_are_counted_and_not_shown(folder: Path) -> None:
@@ -213,12 +214,20 @@ def test_layers_of_one_width_share_the_first_models_component_and_scale() -> Non
     assert sign * found["narrow"] == pytest.approx(line / 2)
 
 
-def test_markers_that_are_not_there_are_one_line(tmp_path: Path) -> None:
-    (tmp_path / "a.md").write_text("<!-- x: end -->\n<!-- x: tables -->\n")
-    with pytest.raises(WaveError, match=r"a.md: needs the lines <!-- x: tables --> and <!-- x: end -->"):
-        replace_between(tmp_path / "a.md", "x", "text")
-    with pytest.raises(WaveError, match="No such file or directory; --into names a Markdown file"):
-        replace_between(tmp_path / "b.md", "x", "text")
+@pytest.mark.parametrize("name", TABLES)
+def test_the_committed_tables_are_those_of_the_committed_results(name: str) -> None:
+    """Byte for byte: a table is made by `python -m pipelines report FILE --into benchmarks/tables/NAME.md`."""
+    found = Evidence(load(ROOT / f"pipelines/experiments/{name}.toml", ["output=nowhere"]))
+    assert markdown(found.experiment.name, sections(found)) == (ROOT / f"benchmarks/tables/{name}.md").read_text()
+
+
+def test_into_is_a_markdown_file_that_can_be_written(folder: Path) -> None:
+    own = experiment(folder)
+    with pytest.raises(WaveError, match=r"--into .*tables.txt is not a Markdown file; nearest: .*tables.md"):
+        compare(own, str(folder / "tables.txt"))
+    (folder / "folder.md").mkdir()
+    with pytest.raises(WaveError, match=r"folder.md cannot be written: Is a directory"):
+        compare(own, str(folder / "folder.md"))
 
 
 @pytest.mark.parametrize(
