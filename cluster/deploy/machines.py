@@ -1,14 +1,14 @@
 """`ray up` files for AWS, GCP and own machines: Ray runs in our image there, with the token that this laptop has."""
 
+import configparser
 from pathlib import Path
 from typing import Any
 
 from cluster.deploy.values import Machine, Values, Workers
+from cluster.errors import ClusterError
 from cluster.jobs.submit import STOP_SECONDS
 
 _TOKEN = "/home/ray/.ray/auth_token"
-# Where MLflow's client looks for user and password, on this laptop and in the containers.
-_CREDENTIALS = ".mlflow/credentials"
 # NVIDIA's container runtime, which `ray up` picks where it finds a GPU, shows a container only what these name.
 _GPUS = {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
 
@@ -48,18 +48,35 @@ def _common(values: Values, provider: dict[str, Any]) -> dict[str, Any]:
             ],
         },
         "initialization_commands": mount if values.storage.nfs else [],
-        "file_mounts": _secrets(),
+        "file_mounts": _secrets(values),
         "head_start_ray_commands": _start(head=True),
         "worker_start_ray_commands": _start(head=False),
     }
 
 
-def _secrets() -> dict[str, str]:
-    """What goes over SSH into each container: the token, and MLflow's user and password when this laptop has them."""
+def _secrets(values: Values) -> dict[str, str]:
+    """What goes over SSH into each container: the token, and MLflow's user and password for nodes.
+
+    Raises ClusterError when those are the administrator's: whoever may submit code can read them.
+    """
     mounts = {_TOKEN: "~/.ray/auth_token"}  # `ray get-auth-token --generate` makes it
+    # A file of its own: ~/.mlflow/credentials is the person's at this laptop, who may be the administrator.
+    own = f".mlflow/{values.name}"
+    file = Path.home() / own
     # `ray up` dies of a file that is not there.
-    if (Path.home() / _CREDENTIALS).is_file():
-        mounts[f"/home/ray/{_CREDENTIALS}"] = f"~/{_CREDENTIALS}"
+    if file.is_file():
+        parser = configparser.ConfigParser(interpolation=None)
+        try:
+            parser.read_string(file.read_text(encoding="utf-8"))
+        except (configparser.Error, UnicodeDecodeError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise ClusterError(f"{file} is no credentials file of MLflow: {reason}") from None
+        if parser.get("mlflow", "mlflow_tracking_username", fallback="") == "admin":
+            raise ClusterError(
+                f"{file} names MLflow's administrator, and nodes run what anybody submits; "
+                "name the ordinary account there that mlflow-server.sh makes (cluster/README.md)"
+            )
+        mounts["/home/ray/.mlflow/credentials"] = f"~/{own}"
     return mounts
 
 
@@ -77,13 +94,27 @@ def _types(values: Values, config: Any) -> dict[str, Any]:
     return {"head_node_type": "head", "available_node_types": types}
 
 
+def _spot(nodes: Machine) -> bool:
+    """Whether the provider may take such a machine back; never the head, whose end is the run's."""
+    return isinstance(nodes, Workers) and nodes.spot
+
+
 def aws(values: Values) -> dict[str, Any]:
     """EC2 machines, with Ray's default image and a security group that lets only SSH in from outside."""
 
     def config(nodes: Machine) -> dict[str, Any]:
-        disk = {"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": values.rented.disk_gb, "VolumeType": "gp3"}}
-        # Version 2 of the metadata service only: no URL can trick a job into fetching the machine's credentials.
-        return {"InstanceType": nodes.aws, "BlockDeviceMappings": [disk], "MetadataOptions": {"HttpTokens": "required"}}
+        disk = {"VolumeSize": values.rented.disk_gb, "VolumeType": "gp3", "Encrypted": True}
+        if values.rented.aws_kms_key:
+            disk["KmsKeyId"] = values.rented.aws_kms_key
+        found: dict[str, Any] = {
+            "InstanceType": nodes.aws,
+            "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": disk}],
+            # Version 2 of the metadata service only: no URL can trick a job into fetching the machine's credentials.
+            "MetadataOptions": {"HttpTokens": "required"},
+        }
+        if _spot(nodes):
+            found["InstanceMarketOptions"] = {"MarketType": "spot"}
+        return found
 
     provider = {"type": "aws", "region": values.rented.aws_region, "cache_stopped_nodes": False}
     return _common(values, provider) | _types(values, config)
@@ -95,9 +126,23 @@ def gcp(values: Values) -> dict[str, Any]:
     def config(nodes: Machine) -> dict[str, Any]:
         image = {"diskSizeGb": values.rented.disk_gb, "sourceImage": values.rented.gcp_image}
         disk = {"boot": True, "autoDelete": True, "type": "PERSISTENT", "initializeParams": image}
+        # Google encrypts every disk; the key is what one can choose.
+        if values.rented.gcp_kms_key:
+            disk["diskEncryptionKey"] = {"kmsKeyName": values.rented.gcp_kms_key}
         found: dict[str, Any] = {"machineType": nodes.gcp, "disks": [disk]}
-        if nodes.gpus:  # a machine with a GPU cannot move to another host while it runs
-            found["scheduling"] = [{"onHostMaintenance": "TERMINATE"}]
+        scheduling: dict[str, Any] = {}
+        if nodes.gpus or _spot(nodes):  # neither can move to another host while it runs
+            scheduling["onHostMaintenance"] = "TERMINATE"
+        if _spot(nodes):
+            # A stopped machine would keep its disk on the bill; Ray starts a new one anyway.
+            scheduling |= {
+                "provisioningModel": "SPOT",
+                "instanceTerminationAction": "DELETE",
+                "automaticRestart": False,
+            }
+        if scheduling:
+            found["scheduling"] = scheduling
+        if nodes.gpus:
             found["metadata"] = {"items": [{"key": "install-nvidia-driver", "value": "True"}]}
         return found
 

@@ -1,8 +1,15 @@
 """How the shared MLflow server is started: the same arguments in Kubernetes and on a rented machine."""
 
+from pathlib import Path
 from typing import Any
 
+from cluster.deploy import mlflow_account, pods
+from cluster.deploy.network import MLFLOW
 from cluster.deploy.values import Values
+
+# The program that makes the ordinary account; what we render stands alone, so it holds the text.
+_ACCOUNT = Path(mlflow_account.__file__).read_text(encoding="utf-8")
+_READY = "/tmp/account-is-there"  # in the account's container
 
 
 def service(values: Values) -> str:
@@ -50,10 +57,18 @@ folder=${{1:?give the folder of the store}}
 host=${{2:-127.0.0.1}}
 : "${{MLFLOW_AUTH_ADMIN_PASSWORD:?set a password of 12 or more characters}}"
 : "${{MLFLOW_FLASK_SERVER_SECRET_KEY:?set a long random text; it must stay the same}}"
-export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
+: "${{WAVE_MLFLOW_PASSWORD:?set a password of 12 or more characters for the account that the nodes use}}"
+export MLFLOW_AUTH_ADMIN_PASSWORD MLFLOW_FLASK_SERVER_SECRET_KEY WAVE_MLFLOW_PASSWORD
+export WAVE_MLFLOW_USERNAME="${{WAVE_MLFLOW_USERNAME:-{values.name}}}"
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true
 mkdir -p "$folder/artifacts"
 cd "$folder"   # the users are kept in basic_auth.db here
 folder=$PWD
+# Once the server answers, this makes the nodes' account and ends; if it cannot, it ends the server.
+(python3 - "http://$host:{values.mlflow.port}" $$ <<'ACCOUNT' || kill $$ 2>/dev/null
+{_ACCOUNT}ACCOUNT
+) &
+unset WAVE_MLFLOW_PASSWORD
 exec {quoted}
 """
 
@@ -61,48 +76,62 @@ exec {quoted}
 def manifests(values: Values) -> list[dict[str, Any]]:
     """Claim, Deployment and Service."""
     name, folder = service(values), "/mlflow"
-    labels = {"app.kubernetes.io/name": "mlflow", "app.kubernetes.io/part-of": values.name}
+    labels = pods.labels(values, MLFLOW)
     metadata = {"name": name, "namespace": values.namespace, "labels": labels}
 
-    def secret(variable: str, key: str) -> dict[str, Any]:
-        return {"name": variable, "valueFrom": {"secretKeyRef": {"name": values.mlflow.secret, "key": key}}}
-
-    container = {
+    wanted = values.mlflow
+    administrator = [
+        pods.secret("MLFLOW_AUTH_ADMIN_USERNAME", wanted.secret, "username"),
+        pods.secret("MLFLOW_AUTH_ADMIN_PASSWORD", wanted.secret, "password"),
+    ]
+    health = {"httpGet": {"path": "/health", "port": "http"}}
+    server = {
         "name": "mlflow",
         "image": values.image,
         "command": arguments(values, folder, "0.0.0.0"),
         "workingDir": folder,  # the users are kept in basic_auth.db there
         "env": [
             {"name": "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "value": "false"},
-            secret("MLFLOW_AUTH_ADMIN_USERNAME", "username"),
-            secret("MLFLOW_AUTH_ADMIN_PASSWORD", "password"),
-            secret("MLFLOW_FLASK_SERVER_SECRET_KEY", "session-key"),
+            {"name": "MLFLOW_DISABLE_TELEMETRY", "value": "true"},
+            *administrator,
+            pods.secret("MLFLOW_FLASK_SERVER_SECRET_KEY", wanted.secret, "session-key"),
         ],
-        "ports": [{"name": "http", "containerPort": values.mlflow.port}],
-        "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5},
-        "livenessProbe": {
-            "httpGet": {"path": "/health", "port": "http"},
-            "initialDelaySeconds": 60,
-            "periodSeconds": 20,
-        },
+        "ports": [{"name": "http", "containerPort": wanted.port}],
+        # A new version of MLflow migrates the store before it answers: half an hour for that.
+        "startupProbe": health | {"periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 180},
+        # Among 80 slow uploads the server took 1.4 s to answer, longer than a probe's usual second.
+        # Not ready soon, since clients try again; restarted late, since that ends their uploads.
+        "readinessProbe": health | {"periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 3},
+        "livenessProbe": health | {"periodSeconds": 30, "timeoutSeconds": 30, "failureThreshold": 10},
         "resources": {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "4Gi"}},
         "volumeMounts": [{"name": "store", "mountPath": folder}],
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
-    pod = {
-        "containers": [container],
-        "volumes": [{"name": "store", "persistentVolumeClaim": {"claimName": name}}],
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000},
-        "automountServiceAccountToken": False,
+    ready = {"exec": {"command": ["test", "-e", _READY]}}
+    account = {
+        "name": "account",
+        "image": values.image,
+        "command": ["python", "-c", _ACCOUNT, f"http://127.0.0.1:{wanted.port}", _READY],
+        "env": [
+            *administrator,
+            pods.secret("WAVE_MLFLOW_USERNAME", wanted.account, "username"),
+            pods.secret("WAVE_MLFLOW_PASSWORD", wanted.account, "password"),
+        ],
+        # The Service sends nobody here before the account is there.
+        "readinessProbe": ready | {"periodSeconds": 5, "timeoutSeconds": 10},
+        "resources": {
+            "requests": {"cpu": "50m", "memory": "64Mi"},
+            "limits": {"memory": "128Mi"},
+        },
     }
-    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": values.mlflow.size}}}
+    volumes = [{"name": "store", "persistentVolumeClaim": {"claimName": name}}]
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": wanted.size}}}
     deployment = {
         "replicas": 1,
         "strategy": {"type": "Recreate"},  # two servers must never write one SQLite file
         "selector": {"matchLabels": labels},
-        "template": {"metadata": {"labels": labels}, "spec": pod},
+        "template": pods.template(values, MLFLOW, [server, account], volumes=volumes),
     }
-    ports = [{"name": "http", "port": values.mlflow.port, "targetPort": "http"}]
+    ports = [{"name": "http", "port": wanted.port, "targetPort": "http"}]
     return [
         {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": claim},
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": deployment},

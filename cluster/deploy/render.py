@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from cluster.deploy import image, kubernetes, machines, mlflow_server
+from cluster.deploy import image, kubernetes, machines, mlflow_server, network
 from cluster.deploy.values import Values, load
 from cluster.errors import ClusterError
 
@@ -29,6 +29,7 @@ def files(values: Values, root: Path) -> dict[str, str]:
         "Dockerfile": image.dockerfile(values),
         "mlflow-server.sh": mlflow_server.script(values),
         "kubernetes/storage.yaml": _yaml([kubernetes.storage(values)]),
+        "kubernetes/network.yaml": _yaml(network.policies(values)),
         "kubernetes/mlflow.yaml": _yaml(mlflow_server.manifests(values)),
         "kubernetes/raycluster.yaml": _yaml([kubernetes.ray_cluster(values)]),
         "kubernetes/rayjob.yaml": _yaml([kubernetes.ray_job(values, root)]),

@@ -1,69 +1,37 @@
 """The values that deployment files are rendered from, read strictly: a key that nothing uses is an error."""
 
 import difflib
-import re
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cluster.deploy.value_types import (
+    Count,
+    Digest,
+    Export,
+    File,
+    Folder,
+    Group,
+    Host,
+    HostHeader,
+    Image,
+    Key,
+    KmsKey,
+    Label,
+    LabelOrNone,
+    Name,
+    Network,
+    Port,
+    Quantity,
+    SubDomain,
+    SubDomainOrNone,
+    Version,
+    Word,
+)
 from cluster.errors import ClusterError
-
-
-def _text(pattern: str, rule: str) -> AfterValidator:
-    """A check that text is a full match of `pattern`; `rule` is what the message says."""
-
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(rule)
-        return text
-
-    return AfterValidator(check)
-
-
-def _inside(text: str) -> str:
-    if ".." in PurePosixPath(text).parts:
-        raise ValueError("must name no folder above")
-    return text
-
-
-_LABEL = r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?"
-_LABELS = "must be up to 40 small letters, digits and -, as Kubernetes wants"
-Label = Annotated[str, _text(_LABEL, _LABELS)]
-Group = Annotated[Label, _text("(?!head$).*", "is the head's own name; call these workers otherwise")]
-LabelOrNone = Annotated[str, _text(f"({_LABEL})?", f"{_LABELS}, or empty")]
-_SUBDOMAIN = r"(?=.{1,253}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
-_SUBDOMAINS = "must be small letters, digits, - and ."
-SubDomain = Annotated[str, _text(_SUBDOMAIN, _SUBDOMAINS)]
-SubDomainOrNone = Annotated[str, _text(f"({_SUBDOMAIN})?", f"{_SUBDOMAINS}, or empty")]
-Quantity = Annotated[
-    str,
-    _text(r"(?=.*[1-9])[0-9]+(\.[0-9]+)?([KMGTPE]i|[kMGTPE])?", "must be a Kubernetes quantity, as in 32Gi or 500M"),
-]
-Version = Annotated[str, _text(r"[0-9][0-9A-Za-z.]*", "must be one exact version")]
-Image = Annotated[str, _text(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", "must name an image, as in registry.example.org/wave:1")]
-File = Annotated[
-    str,
-    _text(r"pipelines/[A-Za-z0-9/._-]+\.toml", "must be a TOML file below pipelines/, the folder that the image has"),
-    AfterValidator(_inside),
-]
-Folder = Annotated[
-    str,
-    _text(r"/[A-Za-z0-9._-][A-Za-z0-9/._-]*", "must be an absolute folder of letters, digits, ., _ and -"),
-    AfterValidator(_inside),
-]
-Export = Annotated[str, _text(r"([A-Za-z0-9._-]+:/[A-Za-z0-9/._-]*)?", "must read HOST:/export, or be empty")]
-Name = Annotated[str, _text(r"[A-Za-z0-9][A-Za-z0-9._/-]*", "must be letters, digits, ., _, / and -")]
-Host = Annotated[
-    str, _text(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", "must be a host's name or address, without a port")
-]
-HostHeader = Annotated[
-    str, _text(r"[A-Za-z0-9*.:\[\]-]+", "must be a name, as in mlflow.example.org or mlflow.example.org:8443")
-]
-Count = Annotated[int, Field(ge=0, le=1_000_000)]
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class _Table(BaseModel):
@@ -75,6 +43,7 @@ class Versions(_Table):
 
     ray: Version
     python: Version
+    digest: Digest
 
 
 class Storage(_Table):
@@ -92,17 +61,55 @@ class Mlflow(_Table):
     port: Port
     size: Quantity
     secret: SubDomain
+    account: SubDomain
     hosts: list[HostHeader]
+
+    @model_validator(mode="after")
+    def _two(self) -> "Mlflow":
+        if self.account == self.secret:
+            raise ValueError(f"has one Secret, {self.secret}, for administrator and account; name two")
+        return self
+
+
+class Toleration(_Table):
+    """A taint of Kubernetes' nodes that pods put up with."""
+
+    key: Key
+    operator: Literal["Equal", "Exists"]
+    value: Word = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+
+    @model_validator(mode="after")
+    def _exists(self) -> "Toleration":
+        if self.value and self.operator == "Exists":
+            raise ValueError(f"has the operator Exists and the value {self.value}; only Equal has one")
+        return self
+
+
+class Kubernetes(_Table):
+    """What every pod gets, and whom it may talk to."""
+
+    pull_secrets: list[SubDomain]
+    priority_class: SubDomainOrNone
+    annotations: dict[Key, str]
+    node_selector: dict[Key, Word]
+    tolerations: list[Toleration]
+    deadline_minutes: Count
+    operator: Label
+    api_server: list[Network]
+    outside: list[Network]
 
 
 class Machine(_Table):
-    """A node: `cpus`, `gpus` and `memory` are what it has, `aws` and `gcp` the machine type to rent for it."""
+    """A node: what it has, the machine type to rent for it, where Kubernetes may put it."""
 
     cpus: Annotated[int, Field(ge=1, le=1_000_000)]
     gpus: Count
     memory: Quantity
     aws: Name
     gcp: Name
+    node_selector: dict[Key, Word]
+    tolerations: list[Toleration]
 
 
 class Workers(Machine):
@@ -110,6 +117,7 @@ class Workers(Machine):
 
     min: Count
     max: Count
+    spot: bool
 
     @model_validator(mode="after")
     def _bounds(self) -> "Workers":
@@ -124,10 +132,12 @@ class Rented(_Table):
     ssh_user: Name
     disk_gb: Annotated[int, Field(ge=1)]
     aws_region: Name
+    aws_kms_key: KmsKey
     gcp_project: Name
     gcp_region: Name
     gcp_zone: Name
     gcp_image: Name
+    gcp_kms_key: KmsKey
     head_ip: Host
     worker_ips: list[Host]
 
@@ -147,6 +157,7 @@ class Values(_Table):
     versions: Versions
     storage: Storage
     mlflow: Mlflow
+    kubernetes: Kubernetes
     head: Machine
     workers: dict[Group, Workers]
     rented: Rented
@@ -193,12 +204,19 @@ def _first(error: ValidationError) -> str:
         "less_than_equal": "at most {le}",
         "string_type": "text",
         "list_type": "a list",
+        "bool_type": "true or false",
+        "literal_error": "{expected}",
     }.get(kind, "a table")
     return f"{key} must be {wanted.format(**context)}, not {given!r:.60}"
 
 
 def _keys(loc: list[str]) -> list[str]:
     """The keys of the table at `loc`."""
-    table: Any = Values.model_fields[loc[0]].annotation if loc else Values
-    table = Workers if loc[:1] == ["workers"] else table
+    table: Any = Values
+    for part in loc:
+        # Below a list or a dict stand an index or a name; what they hold comes last in its type.
+        if get_args(table):
+            table = get_args(table)[-1]
+        else:
+            table = next(field.annotation for name, field in table.model_fields.items() if part in (name, field.alias))
     return [field.alias or name for name, field in table.model_fields.items()]

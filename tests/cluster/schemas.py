@@ -74,6 +74,44 @@ def deployment(pod: dict[str, Any]) -> dict[str, Any]:
     return strict({"type": "object", "properties": fields, "required": ["selector", "template"]})
 
 
+def network_policy() -> dict[str, Any]:
+    """The schema of a NetworkPolicy's spec: the fields of networking.k8s.io/v1."""
+    selector = {"type": "object", "properties": {"matchLabels": _TEXTS}}
+    number = {"type": "integer", "minimum": 1, "maximum": 65535}
+    port = {"protocol": {"enum": ["TCP", "UDP", "SCTP"]}, "port": number, "endPort": number}
+    block = {
+        "type": "object",
+        "properties": {
+            "cidr": {"type": "string"},
+            "except": {"type": "array", "items": {"type": "string"}},
+        },
+        "required": ["cidr"],
+    }
+    peer = {
+        "type": "object",
+        "properties": {"podSelector": selector, "namespaceSelector": selector, "ipBlock": block},
+        "minProperties": 1,
+        # A block of addresses stands alone.
+        "if": {"required": ["ipBlock"]},
+        "then": {"maxProperties": 1},
+    }
+
+    def rules(key: str) -> dict[str, Any]:
+        fields = {
+            "ports": {"type": "array", "items": {"type": "object", "properties": port}},
+            key: {"type": "array", "items": peer},
+        }
+        return {"type": "array", "items": {"type": "object", "properties": fields}}
+
+    fields = {
+        "podSelector": selector,
+        "policyTypes": {"type": "array", "items": {"enum": ["Ingress", "Egress"]}},
+        "ingress": rules("from"),
+        "egress": rules("to"),
+    }
+    return strict({"type": "object", "properties": fields, "required": ["podSelector"]})
+
+
 def strict(schema: Any, bare: bool = True) -> Any:
     """`schema` with every object closed that does not say otherwise; with `bare` also those that list no properties."""
     if isinstance(schema, list):

@@ -1,52 +1,21 @@
 """The Kubernetes manifests against KubeRay's own definitions, unknown fields refused."""
 
 import copy
-import importlib.util
 import shlex
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jsonschema
 import pytest
-import yaml
 
-from cluster.deploy import render, values
-
-
-def _schemas() -> ModuleType:
-    # The file beside this one; test folders are no packages.
-    spec = importlib.util.spec_from_file_location("cluster_test_schemas", Path(__file__).parents[1] / "schemas.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-schemas = _schemas()
+from tests.cluster import schemas
+from tests.cluster.deploy import rendered
+from tests.cluster.deploy.rendered import change, documents
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """values.toml beside a checkout that has the run it names."""
-    file = tmp_path / "values.toml"
-    file.write_text(render.VALUES.read_text())
-    experiment = tmp_path / values.load(file).run
-    experiment.parent.mkdir(parents=True)
-    experiment.write_text('name = "digits"\n[data]\npath = "data/digits"\n')
-    return file
-
-
-def documents(source: Path, name: str) -> list[dict[str, Any]]:
-    text = render.files(values.load(source), source.parent)[f"kubernetes/{name}.yaml"]
-    return list(yaml.safe_load_all(text))
-
-
-def change(source: Path, old: str, new: str) -> None:
-    text = source.read_text()
-    assert old in text
-    source.write_text(text.replace(old, new))
+    return rendered.source(tmp_path)
 
 
 @pytest.mark.parametrize("queue", ["", "team-a"])
@@ -173,3 +142,73 @@ def test_the_job_writes_to_the_storage(source: Path) -> None:
     assert {'output="/mnt/wave/runs/digits"', 'data.path="/mnt/wave/data/digits"', "cluster.address=auto"} <= {*words}
     assert job["spec"]["backoffLimit"] == 2
     assert job["spec"]["shutdownAfterJobFinishes"] is True  # Kueue admits no other
+
+
+def test_the_server_may_be_slow_and_its_migration_long(source: Path) -> None:
+    container = rendered.pods(source)["mlflow"]["spec"]["containers"][0]
+    probes = {kind: container[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")}
+    patience = {kind: p["periodSeconds"] * p["failureThreshold"] for kind, p in probes.items()}
+    # Kubernetes waits 1 s where nothing is said, less than a server with many uploads may take.
+    assert all(probe["timeoutSeconds"] >= 10 for probe in probes.values())
+    assert patience["startup"] >= 1800
+    assert patience["liveness"] >= 300
+    assert patience["readiness"] <= 60
+
+
+def test_nobody_is_sent_to_the_server_before_the_account_is_there(source: Path) -> None:
+    server, account = rendered.pods(source)["mlflow"]["spec"]["containers"]
+    *_, address, ready = account["command"]
+    assert account["readinessProbe"]["exec"]["command"] == ["test", "-e", ready]
+    assert address == f"http://127.0.0.1:{server['ports'][0]['containerPort']}"
+    assert not {"lifecycle", "livenessProbe"} & account.keys()
+
+
+_WANTED = """\
+pull_secrets = ["registry"]
+priority_class = "batch"
+annotations = { "sidecar.istio.io/inject" = "false" }
+node_selector = { "example.org/pool" = "research" }
+tolerations = [{ key = "team", operator = "Equal", value = "a", effect = "NoSchedule" }]
+deadline_minutes = 90
+"""
+
+
+def test_where_pods_run_and_for_how_long_are_values(source: Path) -> None:
+    text = source.read_text()
+    start, end = text.index("pull_secrets ="), text.index('operator = "default"')
+    text = text[:start] + _WANTED + text[end:]
+    head, _, rest = text.partition("[workers.gpu]")
+    rest = rest.replace("node_selector = {}", 'node_selector = { "example.org/gpu" = "l4" }', 1)
+    rest = rest.replace("tolerations = []", 'tolerations = [{ key = "gpus-only", operator = "Exists" }]', 1)
+    source.write_text(f"{head}[workers.gpu]{rest}")
+    taint = {"key": "team", "operator": "Equal", "value": "a", "effect": "NoSchedule"}
+    device = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    for name, pod in rendered.pods(source).items():
+        gpu, spec = name.endswith("gpu"), pod["spec"]
+        assert pod["metadata"]["annotations"] == {"sidecar.istio.io/inject": "false"}
+        assert spec["imagePullSecrets"] == [{"name": "registry"}]
+        assert spec["priorityClassName"] == "batch"
+        assert spec["nodeSelector"] == {"example.org/pool": "research"} | ({"example.org/gpu": "l4"} if gpu else {})
+        more = [{"key": "gpus-only", "operator": "Exists"}, device] if gpu else []
+        assert spec["tolerations"] == [taint, *more]
+    (job,), (cluster,) = documents(source, "rayjob"), documents(source, "raycluster")
+    assert job["spec"]["activeDeadlineSeconds"] == 5400
+    schemas.check(job, schemas.definition("rayjobs"))
+    schemas.check(cluster, schemas.definition("rayclusters"))
+    for document in documents(source, "mlflow"):
+        schemas.check(document, plain(document["kind"]))
+
+
+def test_without_such_values_nothing_is_said_of_them(source: Path) -> None:
+    (job,) = documents(source, "rayjob")
+    assert "activeDeadlineSeconds" not in job["spec"]
+    for name, pod in rendered.pods(source).items():
+        assert not {"nodeSelector", "priorityClassName", "imagePullSecrets"} & pod["spec"].keys()
+        assert bool(pod["spec"].get("tolerations")) is name.endswith("gpu")
+        assert "annotations" not in pod["metadata"]
+
+
+def test_the_submitters_pod_says_that_it_is_not_started_again(source: Path) -> None:
+    (job,) = documents(source, "rayjob")
+    # A Job, as KubeRay makes it of this template, refuses the default, Always.
+    assert job["spec"]["submitterPodTemplate"]["spec"]["restartPolicy"] == "Never"

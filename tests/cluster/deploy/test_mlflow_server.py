@@ -1,72 +1,283 @@
-"""The script for a machine of one's own starts a server that lets nobody in without the password."""
+"""The script for a machine of one's own starts a server with passwords, and makes the account that runs use."""
 
 import base64
 import importlib.util
+import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from cluster.deploy import render, values
-from cluster.deploy.mlflow_server import script
+from cluster.deploy import mlflow_server, render, values
 
-_PASSWORD = "a-password-of-a-test"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not importlib.util.find_spec("flask_wtf"), reason="needs pip install 'mlflow[auth]' (Flask-WTF)"
+    ),
+]
 
-
-def ask(address: str, password: str = "") -> int:
-    """The HTTP status of a search for experiments."""
-    headers = {"Content-Type": "application/json"}
-    if password:
-        headers["Authorization"] = "Basic " + base64.b64encode(f"admin:{password}".encode()).decode()
-    request = urllib.request.Request(
-        f"{address}/api/2.0/mlflow/experiments/search", b'{"max_results": 1}', headers, method="POST"
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=30) as reply:
-            return reply.status
-    except urllib.error.HTTPError as error:
-        return error.code
+_ADMIN, _ACCOUNT = ("admin", "a-password-of-a-test"), ("wave", "the-nodes-password")
+_CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "WAVE_"))}
+_SECRETS = _CLEAN | {
+    "MLFLOW_AUTH_ADMIN_PASSWORD": _ADMIN[1],
+    "MLFLOW_FLASK_SERVER_SECRET_KEY": "a long random text",
+    "WAVE_MLFLOW_PASSWORD": _ACCOUNT[1],
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+}
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec("flask_wtf"), reason="needs pip install 'mlflow[auth]' (Flask-WTF)")
-def test_the_server_of_the_script_wants_the_password(tmp_path: Path) -> None:
+@dataclass
+class Server:
+    """A server that the script started."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+    loaded: values.Values
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, who: tuple[str, str] | None, path: str, body: dict[str, Any] | None = None, method: str = "") -> int:
+        """The HTTP status of a request of `who`."""
+        headers = {"Content-Type": "application/json"}
+        if who:
+            headers["Authorization"] = "Basic " + base64.b64encode(":".join(who).encode()).decode()
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            self.address + path, data, headers, method=method or ("GET" if body is None else "POST")
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=60) as reply:
+                return reply.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def search(self, who: tuple[str, str] | None) -> int:
+        return self.ask(who, "/api/2.0/mlflow/experiments/search", {"max_results": 1})
+
+    def users(self, who: tuple[str, str], step: str, body: dict[str, Any]) -> int:
+        path = f"/api/2.0/mlflow/users/{step}"
+        if step == "get":
+            return self.ask(who, f"{path}?{urllib.parse.urlencode(body)}")
+        methods = {"create": "POST", "delete": "DELETE"}
+        return self.ask(who, path, body, methods.get(step, "PATCH"))
+
+    def account(self, ready: Path, **variables: str) -> subprocess.Popen[str]:
+        """The container beside the server in Kubernetes, as it is rendered, at this server's address."""
+        _, deployment, _ = mlflow_server.manifests(self.loaded)
+        container = deployment["spec"]["template"]["spec"]["containers"][1]
+        command = [sys.executable, *container["command"][1:-1], str(ready)]
+        names = {variable["name"] for variable in container["env"]}
+        given = {
+            "MLFLOW_AUTH_ADMIN_USERNAME": _ADMIN[0],
+            "MLFLOW_AUTH_ADMIN_PASSWORD": _ADMIN[1],
+            "WAVE_MLFLOW_USERNAME": _ACCOUNT[0],
+            "WAVE_MLFLOW_PASSWORD": _ACCOUNT[1],
+        } | variables
+        assert names == given.keys()
+        out = subprocess.PIPE
+        return subprocess.Popen(command, env=_CLEAN | given, stdout=out, stderr=out, text=True)
+
+
+def start(folder: Path, secrets: dict[str, str]) -> Server:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    source = tmp_path / "values.toml"
+    source = folder / "values.toml"
     source.write_text(render.VALUES.read_text().replace("port = 5000", f"port = {port}"))
-    file, log = tmp_path / "mlflow-server.sh", tmp_path / "log"
-    file.write_text(script(values.load(source)))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {
-        "MLFLOW_AUTH_ADMIN_PASSWORD": _PASSWORD,
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": "a long random text",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
+    loaded = values.load(source)
+    file, log = folder / "mlflow-server.sh", folder / "log"
+    file.write_text(mlflow_server.script(loaded))
     with log.open("wb") as out:
-        server = subprocess.Popen(["sh", str(file), str(tmp_path / "store")], env=environment, stdout=out, stderr=out)
+        process = subprocess.Popen(["sh", str(file), str(folder / "store")], env=secrets, stdout=out, stderr=out)
+    return Server(process, port, log, loaded)
+
+
+def wait(server: Server, text: str) -> None:
+    """Until the log says `text`, or the server has ended."""
+    deadline = time.monotonic() + 240
+    while text not in server.log.read_text():
+        assert server.process.poll() is None, server.log.read_text()
+        assert time.monotonic() < deadline, server.log.read_text()
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    found = start(tmp_path_factory.mktemp("mlflow"), _SECRETS)
     try:
-        address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 240
-        while True:
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            try:
-                refused = ask(address)
-                break
-            except OSError:
-                time.sleep(1)
-        assert refused == 401
-        assert ask(address, "another-password") == 401
-        assert ask(address, _PASSWORD) == 200
-        assert _PASSWORD not in log.read_text()
+        wait(found, "the account wave is there")
+        yield found
     finally:
-        server.terminate()
-        server.wait(60)
+        found.process.terminate()
+        found.process.wait(60)
+
+
+def test_the_server_of_the_script_wants_a_password(server: Server) -> None:
+    assert server.search(None) == 401
+    assert server.search(("admin", "another-password")) == 401
+    assert server.search(("wave", "another-password")) == 401
+    assert server.search(_ADMIN) == 200
+    assert server.search(_ACCOUNT) == 200
+    log = server.log.read_text()
+    assert _ADMIN[1] not in log
+    assert _ACCOUNT[1] not in log
+
+
+def _client(server: Server, who: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", who[0])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", who[1])
+    return MlflowClient(server.address, server.address)
+
+
+def test_the_account_logs_and_registers(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = _client(server, _ACCOUNT, monkeypatch)
+    run = client.create_run(client.create_experiment("by the account"))
+    client.log_metric(run.info.run_id, "accuracy", 0.5)
+    client.set_tag(run.info.run_id, "a", "b")
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"weights")
+    client.log_artifact(run.info.run_id, str(file))
+    model = client.create_logged_model(run.info.experiment_id, "m", source_run_id=run.info.run_id)
+    client.log_model_artifacts(model.model_id, str(tmp_path))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.create_registered_model("wave-test")
+    version = client.create_model_version("wave-test", model.model_uri, model_id=model.model_id)
+    client.set_model_version_tag("wave-test", version.version, "parameters", "1")
+    client.set_registered_model_alias("wave-test", "best", version.version)
+    assert client.get_model_version_by_alias("wave-test", "best").version == version.version
+    out = tmp_path / "out"
+    out.mkdir()
+    assert Path(client.download_artifacts(run.info.run_id, file.name, str(out))).read_bytes() == b"weights"
+    client.set_terminated(run.info.run_id)
+
+
+def test_the_account_is_no_administrator(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    someone = {"username": "someone", "password": "a-long-password"}
+    assert server.users(_ACCOUNT, "create", someone) == 403
+    assert server.users(_ADMIN, "create", someone) == 200
+    for name in ("someone", "admin"):
+        assert server.users(_ACCOUNT, "get", {"username": name}) == 403
+        assert server.users(_ACCOUNT, "delete", {"username": name}) == 403
+        assert server.users(_ACCOUNT, "update-admin", {"username": name, "is_admin": False}) == 403
+        assert server.users(_ACCOUNT, "update-password", {"username": name, "password": "x" * 20}) == 403
+    assert server.users(_ACCOUNT, "update-admin", {"username": "wave", "is_admin": True}) == 403
+    assert server.search(("someone", "a-long-password")) == 200
+    # What others made is theirs.
+    theirs = _client(server, _ADMIN, monkeypatch).create_experiment("by the administrator")
+    _client(server, _ADMIN, monkeypatch).create_registered_model("theirs")
+    client = _client(server, _ACCOUNT, monkeypatch)
+    attempts = [
+        lambda: client.delete_experiment(theirs),
+        lambda: client.rename_experiment(theirs, "mine"),
+        lambda: client.create_run(theirs),
+        lambda: client.delete_registered_model("theirs"),
+        lambda: client.set_registered_model_tag("theirs", "a", "b"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(MlflowException, match=r"403|[Pp]ermission"):
+            attempt()
+
+
+def test_a_changed_password_and_a_raised_account_are_put_right(server: Server, tmp_path: Path) -> None:
+    changed = ("wave", "another-nodes-password")
+    assert server.users(_ADMIN, "update-admin", {"username": "wave", "is_admin": True}) == 200
+    for who in (changed, _ACCOUNT):
+        ready = tmp_path / who[1]
+        container = server.account(ready, WAVE_MLFLOW_PASSWORD=who[1])
+        deadline = time.monotonic() + 60
+        while not ready.exists():
+            assert container.poll() is None, container.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert server.search(who) == 200
+        assert server.users(who, "create", {"username": "x", "password": "a-long-password"}) == 403
+        # It stays, as a container has to, and goes when it is told.
+        assert container.poll() is None
+        container.terminate()
+        output, errors = container.communicate(timeout=20)
+        assert container.returncode == 0
+        assert output == "the account wave is there\n"
+        assert not errors
+    assert server.search(changed) == 401
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"MLFLOW_AUTH_ADMIN_PASSWORD": "not-the-first-one"}, "MLflow answers 401 to the administrator"),
+        ({"WAVE_MLFLOW_USERNAME": "short", "WAVE_MLFLOW_PASSWORD": "short"}, "a password has 12 or more characters"),
+        ({"WAVE_MLFLOW_USERNAME": "admin"}, "the account is called admin, as the administrator is"),
+    ],
+)
+def test_an_account_that_cannot_be_made_is_one_line(
+    server: Server, tmp_path: Path, variables: dict[str, str], message: str
+) -> None:
+    container = server.account(tmp_path / "ready", **variables)
+    output, errors = container.communicate(timeout=60)
+    assert container.returncode == 1
+    assert not output
+    assert len(errors.splitlines()) == 1
+    assert message in errors
+    assert not (tmp_path / "ready").exists()
+    assert server.search(_ADMIN) == server.search(_ACCOUNT) == 200
+
+
+def test_the_server_answers_probes_while_uploads_are_slow(server: Server) -> None:
+    _, deployment, _ = mlflow_server.manifests(server.loaded)
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    limit = min(container[f"{kind}Probe"]["timeoutSeconds"] for kind in ("readiness", "liveness"))
+    stop = threading.Event()
+    who = base64.b64encode(":".join(_ACCOUNT).encode()).decode()
+
+    def upload(number: int) -> None:
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            path = f"/api/2.0/mlflow-artifacts/artifacts/1/{number}"
+            lines = [f"PUT {path} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", f"Authorization: Basic {who}"]
+            connection.sendall("\r\n".join([*lines, "Content-Length: 1000000", "", ""]).encode())
+            while not stop.wait(0.5):
+                try:
+                    connection.sendall(b"x" * 1000)
+                except OSError:
+                    return
+
+    uploads = [threading.Thread(target=upload, args=(number,)) for number in range(60)]
+    try:
+        for thread in uploads:
+            thread.start()
+        for _ in range(10):
+            begin = time.monotonic()
+            assert server.ask(None, "/health") == 200
+            assert time.monotonic() - begin < limit
+            time.sleep(0.5)
+    finally:
+        stop.set()
+        for thread in uploads:
+            thread.join()
+
+
+def test_a_server_without_its_account_ends(tmp_path: Path) -> None:
+    found = start(tmp_path, _SECRETS | {"WAVE_MLFLOW_PASSWORD": "short"})
+    try:
+        found.process.wait(240)
+        assert "a password has 12 or more characters" in found.log.read_text()
+    finally:
+        found.process.kill()
+        found.process.wait(60)

@@ -65,7 +65,7 @@ def source(tmp_path: Path) -> Path:
         ('size = "20Gi"', 'size = "-20Gi"', "mlflow.size '-20Gi' must be a Kubernetes quantity"),
         ("max = 4", "min = 4", "is not TOML"),
         ("min = 0", "min = 5", "workers.cpu has min = 5 and max = 4; 0 <= min <= max"),
-        ("[head] ", "[head]\nmax = 1\n#", "unknown key head.max; known are cpus, gpus, memory, aws, gcp"),
+        ("[head] ", "[head]\nmax = 1\n#", "unknown key head.max; known are cpus, gpus, memory, aws, gcp, node_s"),
         ("port = 5000", "port = 70000", "mlflow.port must be at most 65535, not 70000"),
         ("port = 5000", "port = 0", "mlflow.port must be a whole number from 1, not 0"),
         ('secret = "wave-mlflow"', 'secret = "My Secret"', "mlflow.secret 'My Secret' must be small letters"),
@@ -80,12 +80,39 @@ def source(tmp_path: Path) -> Path:
         ("cpus = 4", "cpus = 0", "head.cpus must be a whole number from 1, not 0"),
         ("[rented]", "[rented.more]", "unknown key rented.more; known are ssh_user"),
         ("retries = 2 ", "# ", "retries is missing"),
+        ('digest = ""', 'digest = "2.60.0"', "versions.digest '2.60.0' must read sha256: and 64 digits"),
+        ('account = "wave-', 'account = "Wave-', "mlflow.account 'Wave-mlflow-account' must be small letters"),
+        ('account = "wave-mlflow-account"', 'account = "wave-mlflow"', "mlflow has one Secret, wave-mlflow, for"),
+        ("pull_secrets = []", 'pull_secrets = "a"', "kubernetes.pull_secrets must be a list"),
+        ("annotations = {}", 'annotations = { "a b" = "" }', "kubernetes.annotations.a b 'a b' must be a key"),
+        ("annotations = {}", "annotations = { a = true }", "kubernetes.annotations.a must be text, not True"),
+        ("deadline_minutes = 0", "deadline_minutes = -1", "kubernetes.deadline_minutes must be a whole number from 0"),
+        ('operator = "default"', 'operator = ""', "kubernetes.operator '' must be up to 40 small letters"),
+        ("outside = []", 'outside = ["huggingface.co"]', "kubernetes.outside.0 'huggingface.co' must be a network"),
+        ("outside = []", 'outside = ["10.0.0.1/8"]', "kubernetes.outside.0 '10.0.0.1/8' must be a network"),
+        ("spot = false", 'spot = "no"', "workers.cpu.spot must be true or false, not 'no'"),
+        ('aws_kms_key = ""', 'aws_kms_key = "a b"', "rented.aws_kms_key 'a b' must name a key"),
+        (
+            "tolerations = []  ",
+            "tolerations = [{ kye = 1 }] #",
+            "unknown key kubernetes.tolerations.0.kye; did you mean key?",
+        ),
+        (
+            "tolerations = []  ",
+            'tolerations = [{ key = "a", operator = "exists" }] #',
+            "kubernetes.tolerations.0.operator must be 'Equal' or 'Exists', not 'exists'",
+        ),
+        (
+            "tolerations = []  ",
+            'tolerations = [{ key = "a", operator = "Exists", value = "b" }] #',
+            "kubernetes.tolerations.0 has the operator Exists and the value b; only Equal has one",
+        ),
     ],
 )
 def test_values_are_read_strictly(source: Path, old: str, new: str, message: str) -> None:
     text = source.read_text()
     assert old in text
-    source.write_text(text.replace(old, new))
+    source.write_text(text.replace(old, new, 1 if "tolerations" in old else -1))
     with pytest.raises(ClusterError, match=re.escape(message)) as caught:
         values.load(source)
     assert str(source) in str(caught.value)
@@ -133,16 +160,74 @@ def test_containers_get_the_gpus_of_their_machine(source: Path, provider: str) -
     assert not wanted & {*getattr(machines, provider)(values.load(source))["docker"]["run_options"]}
 
 
-def test_nodes_get_the_credentials_for_mlflow_that_the_laptop_has(
+def test_nodes_get_credentials_of_their_own_and_never_the_administrators(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     token = {"/home/ray/.ray/auth_token": "~/.ray/auth_token"}
-    assert machines.aws(values.load(source))["file_mounts"] == token
     (tmp_path / ".mlflow").mkdir()
-    (tmp_path / ".mlflow/credentials").write_text("[mlflow]\n")
-    credentials = {"/home/ray/.mlflow/credentials": "~/.mlflow/credentials"}
-    assert machines.aws(values.load(source))["file_mounts"] == token | credentials
+    # The person's own, who may be the administrator.
+    (tmp_path / ".mlflow/credentials").write_text("[mlflow]\nmlflow_tracking_username = admin\n")
+    assert machines.aws(values.load(source))["file_mounts"] == token
+    nodes = tmp_path / ".mlflow/wave"
+    nodes.write_text("[mlflow]\nmlflow_tracking_username = wave\nmlflow_tracking_password = a%b\n")
+    credentials = {"/home/ray/.mlflow/credentials": "~/.mlflow/wave"}
+    for provider in (machines.aws, machines.gcp, machines.own):
+        assert provider(values.load(source))["file_mounts"] == token | credentials
+    nodes.write_text("[mlflow]\nmlflow_tracking_username = admin\nmlflow_tracking_password = x\n")
+    with pytest.raises(ClusterError, match=r"\.mlflow/wave names MLflow's administrator"):
+        machines.own(values.load(source))
+    nodes.write_text("mlflow_tracking_username = admin\n")
+    with pytest.raises(ClusterError, match="no credentials file of MLflow"):
+        machines.own(values.load(source))
+
+
+def nodes(source: Path, provider: str) -> dict[str, Any]:
+    """Kind of machine -> what the provider is asked for."""
+    types = getattr(machines, provider)(values.load(source))["available_node_types"]
+    return {name: kind["node_config"] for name, kind in types.items()}
+
+
+def test_workers_may_be_machines_that_the_provider_takes_back_and_the_head_never(source: Path) -> None:
+    for provider in ("aws", "gcp"):
+        assert "spot" not in str(nodes(source, provider)).lower()
+    source.write_text(source.read_text().replace("spot = false", "spot = true"))
+    found = nodes(source, "aws")
+    assert found["cpu"]["InstanceMarketOptions"] == found["gpu"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert "InstanceMarketOptions" not in found["head"]
+    found = nodes(source, "gcp")
+    wanted = {
+        "provisioningModel": "SPOT",
+        "instanceTerminationAction": "DELETE",
+        "automaticRestart": False,
+        "onHostMaintenance": "TERMINATE",
+    }
+    assert found["cpu"]["scheduling"] == found["gpu"]["scheduling"] == wanted
+    assert "scheduling" not in found["head"]
+
+
+def test_a_machine_with_a_gpu_on_gcp_is_not_moved(source: Path) -> None:
+    found = nodes(source, "gcp")
+    # An object, as Compute Engine's own description has it, not a list.
+    assert found["gpu"]["scheduling"] == {"onHostMaintenance": "TERMINATE"}
+    assert "scheduling" not in found["cpu"]
+
+
+@pytest.mark.parametrize("key", ["", "arn:aws:kms:eu-central-1:1:key/k"])
+def test_disks_of_aws_are_encrypted(source: Path, key: str) -> None:
+    source.write_text(source.read_text().replace('aws_kms_key = ""', f'aws_kms_key = "{key}"'))
+    for config in nodes(source, "aws").values():
+        (disk,) = config["BlockDeviceMappings"]
+        assert disk["Ebs"]["Encrypted"] is True
+        assert disk["Ebs"].get("KmsKeyId", "") == key
+
+
+@pytest.mark.parametrize("key", ["", "projects/p/locations/l/keyRings/r/cryptoKeys/k"])
+def test_disks_of_gcp_take_a_key(source: Path, key: str) -> None:
+    source.write_text(source.read_text().replace('gcp_kms_key = ""', f'gcp_kms_key = "{key}"'))
+    for config in nodes(source, "gcp").values():
+        (disk,) = config["disks"]
+        assert disk.get("diskEncryptionKey", {}).get("kmsKeyName", "") == key
 
 
 def test_the_mlflow_script_is_a_shell_script_with_options_that_mlflow_knows(source: Path, tmp_path: Path) -> None:
@@ -167,7 +252,7 @@ def test_write_and_its_mistakes(source: Path, tmp_path: Path) -> None:
     experiment.parent.mkdir(parents=True)
     experiment.write_text('name = "digits"\n')
     written = render.write(source, tmp_path / "out", tmp_path)
-    assert len(written) == 9
+    assert len(written) == 10
     assert all("password" not in file.read_text().lower() or "PASSWORD" in file.read_text() for file in written)
     with pytest.raises(ClusterError, match="cannot be written"):
         render.write(source, Path("/dev/null/out"), tmp_path)
