@@ -20,10 +20,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipelines.ancestors import ancestor
+from pipelines.ancestors.reading import load_directory
 from pipelines.data.batches import MemoryBatches, eval_batches
 from pipelines.data.dataset import open_dataset
-from pipelines.stages.results import machine
+from pipelines.runtime.provenance import machine
 from wave import KINDS, Family, Resampling, TargetSpec, TemplateSpec, accuracy, canonical, condense, resample
 from wave.spec import Kind
 from wave.vit import PATHS, blocks_of, linears, materialise
@@ -36,7 +36,7 @@ SPECTRAL: dict[Kind, int] = {"qkv": 48, "proj": 40, "fc1": 84, "fc2": 84}
 def main(run: str, data: str, out: str) -> None:
     torch.set_num_threads(1)
     dataset = open_dataset(data)
-    model, mean, std = ancestor.load(Path(run) / "ancestor")
+    model, mean, std = load_directory(Path(run) / "ancestor")
     model = model.eval()
     count = math.ceil(TOKENS / model.patch_embed.num_patches)
     images = MemoryBatches(*dataset.arrays("train"), mean, std, count).batch(0).images

@@ -14,7 +14,7 @@ import torch
 
 from pipelines.data.batches import MemoryBatches, eval_batches
 from pipelines.data.dataset import open_dataset
-from pipelines.stages.results import machine
+from pipelines.runtime.provenance import machine
 from wave import Recipe, Resampling, TargetSpec, Templates, Trainer, accuracy, initialise
 
 OPTIONS = [("none", 0.0), ("split", 0.1), ("split", 0.5), ("noise", 0.03), ("noise", 0.1)]

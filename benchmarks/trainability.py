@@ -18,18 +18,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pipelines.ancestors import ancestor
+from pipelines.ancestors.reading import load_directory
+from pipelines.ancestors.record import ancestor_key
 from pipelines.ancestors.source import pinned
-from pipelines.comparison.cell import Cell, started
-from pipelines.comparison.evaluate import variants
+from pipelines.comparison.cell import started
+from pipelines.comparison.cells import Cell
 from pipelines.comparison.grid import Grid
 from pipelines.comparison.starting_points import Stages
+from pipelines.comparison.variants import variants
 from pipelines.config.experiment import load
 from pipelines.data.batches import MemoryBatches
 from pipelines.data.convert.convert import prepared
+from pipelines.runtime.files import absolute
+from pipelines.runtime.provenance import machine
 from pipelines.runtime.ray_session import session
-from pipelines.runtime.workspace import Workspace, absolute
-from pipelines.stages.results import machine
+from pipelines.runtime.workspace import Workspace
 from wave.family import Family
 from wave.spec import KINDS, TargetSpec
 from wave.vit import linears
@@ -41,10 +44,10 @@ SIZES = [TargetSpec(96, 4), TargetSpec(64, 6), TargetSpec(128, 6)]
 def main(file: str, out: str) -> None:
     experiment = pinned(load(file))
     dataset, workspace = prepared(experiment.data), Workspace(absolute(experiment.output, "output"))
-    origin = workspace.record(workspace.ancestor, ancestor.key(experiment, dataset))
+    origin = workspace.record(workspace.ancestor, ancestor_key(experiment, dataset))
     if origin is None:
         sys.exit(f"{workspace.ancestor}: not there; first run python -m pipelines evaluate {file}")
-    family = Family.of(ancestor.load(workspace.ancestor)[0])
+    family = Family.of(load_directory(workspace.ancestor)[0])
     stages = Stages(variants(experiment), workspace, dataset, family, origin)
     study = experiment.evaluate.studies[0]
     grid = Grid(study, family.size, [1e-3], dataset.path.name, False)

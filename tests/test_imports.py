@@ -1,4 +1,4 @@
-"""Imports point one way: kron, spec <- bank <- linear <- vit <- resample <- initialise.
+"""Imports point one way: kron, spec <- bank <- linear <- vit <- resampling <- initialisation.
 
 Besides, pipelines -> wave, and cluster imports neither.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CHAIN = ["kron", "spec", "bank", "linear", "vit", "resample", "initialise"]
+CHAIN = ["kron", "spec", "bank", "linear", "vit", "resampling", "initialisation"]
 LIBRARY = {"torch", "torchvision", "timm", "safetensors", "numpy"}
 HEAVY = ("ray", "mlflow", "pyarrow", "pydantic", "click", "rich", "matplotlib", "sklearn")
 

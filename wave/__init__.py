@@ -1,24 +1,23 @@
 """WAVE: from one trained Vision Transformer, good initial weights for a Vision Transformer of any size.
 
 The method alone, torch and timm: read ``kron``, ``spec``, ``bank``, ``linear``, ``vit``, ``family``, ``width``,
-``resample``, ``canonical``, ``condense``, ``features``, ``multisize``, ``train``, ``initialise``, ``storage``, in this
-order. Stage 1 is :func:`canonical`, :func:`condense` and a :class:`Trainer`; stage 2 is :func:`target_model` and a
-:class:`Trainer`; :func:`initialise` needs neither data nor training.
+``resampling``, ``canonical_form``, ``condensation``, ``features``, ``multisize``, ``train``, ``initialisation``,
+``storage``, in this order. Stage 1 is :func:`canonical`, :func:`condense` and a :class:`Trainer`; stage 2 is
+:func:`target_model` and a :class:`Trainer`; :func:`initialise` needs neither data nor training.
 """
 
 from .bank import TemplateBank
-from .canonical import canonical
-from .condense import condense
+from .canonical_form import canonical
+from .condensation import condense
 from .errors import Diverged, WaveError
 from .family import Family
-from .initialise import initialise, plain_model, target_model
+from .initialisation import initialise, plain_model, target_model
 from .kron import fit_scalers, fit_templates, kron_sum
 from .linear import TemplatedLinear
 from .measure import accuracy, all_logits, macs, num_parameters
 from .multisize import MultiSize, SizeSampler
 from .recipe import Batch, Recipe
-from .resample import resample
-from .resampling import Resampling
+from .resampling import Resampling, resample
 from .spec import KINDS, TargetSpec, TemplateSpec
 from .storage import Templates, save_model
 from .teacher import Teacher

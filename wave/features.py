@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import WaveError
-from .resample import channel_map, depth_map, nearest
-from .resampling import Resampling
+from .resampling import Resampling, channel_map, depth_map, nearest
 from .spec import TargetSpec, TemplateSpec
 
 

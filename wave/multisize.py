@@ -17,8 +17,7 @@ from .bank import TemplateBank
 from .errors import WaveError
 from .family import Family
 from .features import Features, Match, distance, read
-from .resample import resample
-from .resampling import Resampling
+from .resampling import Resampling, resample
 from .spec import TargetSpec
 from .vit import BANK, own_state, templated
 

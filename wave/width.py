@@ -8,15 +8,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from .errors import WaveError
-from .resampling import Resampling, Width
 from .shape import Axis, Shape
 from .spec import TemplateSpec
 
+Width = Literal["leading", "even"]
+WidthScale = Literal["auto", "sqrt", "copies", "none"]
+Symmetry = Literal["none", "split", "noise"]
 GROWING: tuple[Axis, ...] = ("embed", "attn", "hidden")
 
 
@@ -26,6 +29,21 @@ def block_map(source: int, target: int, width: Width = "leading") -> list[int]:
     return [i % source if width == "leading" else i * source // target for i in range(target)]
 
 
+class WidthOptions(Protocol):
+    """What a :class:`WidthMap` reads of :class:`wave.resampling.Resampling`."""
+
+    @property
+    def width(self) -> Width: ...
+    @property
+    def width_scale(self) -> WidthScale: ...
+    @property
+    def symmetry(self) -> Symmetry: ...
+    @property
+    def strength(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class WidthMap:
     """The width map of one pair of shapes: indices of channels and of scalers along each axis."""
@@ -33,7 +51,7 @@ class WidthMap:
     spec: TemplateSpec
     source: Shape
     target: Shape
-    options: Resampling
+    options: WidthOptions
 
     def __post_init__(self) -> None:
         self.spec.check(self.source, whole=True)

@@ -3,7 +3,6 @@
 import difflib
 import json
 import math
-import os
 import pickle
 import warnings
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
 from pipelines.config.timm_arguments import NO_CLASSIFIER, REFUSALS, mistake, refused
+from pipelines.runtime.resources import memory_bytes
 from wave.errors import WaveError
 from wave.vit import check_supported
 
@@ -70,11 +70,6 @@ def _refuse_kind(architecture: str, where: str) -> None:
         return
 
 
-def memory_bytes() -> int:
-    """This machine's physical memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def pretrained(name: str, arguments: dict[str, Any], where: str) -> VisionTransformer:
     """A timm model with the weights that timm has for it, from the hub or, when that does not answer, from its cache.
 
@@ -106,7 +101,7 @@ def pretrained(name: str, arguments: dict[str, Any], where: str) -> VisionTransf
         raise WaveError(f"{where}: {why}; or give the weights as checkpoint:PATH or local-dir:PATH") from None
 
 
-def load(directory: Path) -> tuple[VisionTransformer, tuple[float, ...], tuple[float, ...]]:
+def load_directory(directory: Path) -> tuple[VisionTransformer, tuple[float, ...], tuple[float, ...]]:
     """A timm directory's model, mean and std; safetensors only. Raises :class:`WaveError` naming the file."""
     path = Path(directory) / "config.json"
     try:

@@ -9,18 +9,15 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from timm.models.vision_transformer import VisionTransformer
 
-from pipelines.ancestors import ancestor
-from pipelines.ancestors.reading import first_line, load, load_checkpoint, pretrained
+from pipelines.ancestors.ancestor import named
+from pipelines.ancestors.reading import first_line, load_checkpoint, load_directory, pretrained
+from pipelines.ancestors.record import ancestor_key, kept_ancestor
 from pipelines.config.experiment import Experiment
 from pipelines.data.dataset import Dataset
 from pipelines.registry.store import existing_store
-from pipelines.runtime.ray_session import say
-from pipelines.runtime.remote import on_worker
-from pipelines.runtime.workspace import Workspace, absolute
-from pipelines.stages.training import fit
+from pipelines.runtime.files import absolute
+from pipelines.runtime.workspace import Workspace
 from wave.errors import WaveError
-from wave.measure import num_parameters
-from wave.storage import save_model
 
 
 class Source(NamedTuple):
@@ -64,38 +61,11 @@ def foresee(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> S
 
     Raises :class:`WaveError` when it cannot be read or is not a supported ViT.
     """
-    if ancestor.kept(workspace, ancestor.key(experiment, dataset)) is not None:
-        return Source(*load(workspace.ancestor))
+    if kept_ancestor(workspace, ancestor_key(experiment, dataset)) is not None:
+        return Source(*load_directory(workspace.ancestor))
     if experiment.ancestor.source == "train":
-        return Source(ancestor.named(experiment, dataset, "meta"), dataset.mean, dataset.std)
+        return Source(named(experiment, dataset, "meta"), dataset.mean, dataset.std)
     return _read(experiment, dataset)
-
-
-def obtain(
-    experiment: Experiment, dataset: Dataset, workspace: Workspace, source: Source | None = None
-) -> dict[str, Any]:
-    """Put the ancestor into ``workspace.ancestor`` as a timm directory, unless it is there, and return its record.
-
-    ``source`` is what :func:`foresee` gave, if it was asked. The record holds accuracy on the test split, parameters
-    and a key.
-    """
-    settings, own = experiment.ancestor, ancestor.key(experiment, dataset)
-    done = ancestor.kept(workspace, own)
-    if done is not None:
-        say(f"ancestor: already there, accuracy {done['accuracy']:.3f}")
-        return done
-    if settings.source == "train":
-        name = f"ancestor-{own}"
-        say(f"ancestor: training {settings.architecture} on {dataset.num_rows('train')} images")
-        reached = fit(experiment, dataset, workspace, name, ancestor.build)
-    else:
-        say(f"ancestor: reading {settings.source}")
-        source = source or foresee(experiment, dataset, workspace)
-        save_model(source.model, workspace.ancestor, source.mean, source.std)
-        reached = on_worker(experiment.distil, ancestor.judge, experiment, dataset, workspace)
-    parameters = num_parameters(load(workspace.ancestor)[0])
-    say(f"ancestor: {parameters} parameters, accuracy {reached:.3f}")
-    return workspace.finish(workspace.ancestor, own, {"accuracy": reached, "parameters": parameters})
 
 
 def _read(experiment: Experiment, dataset: Dataset) -> Source:
@@ -104,12 +74,12 @@ def _read(experiment: Experiment, dataset: Dataset) -> Source:
     settings = experiment.ancestor
     kind, _, rest = settings.source.partition(":")
     if kind == "local-dir":
-        found = Source(*load(absolute(rest, "ancestor.source")))
+        found = Source(*load_directory(absolute(rest, "ancestor.source")))
     elif kind == "models":
         found = _from_registry(experiment, settings.source)
     else:
         if kind == "checkpoint":
-            model = ancestor.named(experiment, dataset)
+            model = named(experiment, dataset)
             load_checkpoint(model, absolute(rest, "ancestor.source"))
         else:
             model = pretrained(rest, dict(settings.model_args), f"ancestor.source={settings.source}")
@@ -127,7 +97,7 @@ def _from_registry(experiment: Experiment, uri: str) -> Source:
             path = download_artifacts(uri, dst_path=folder)
         except MlflowException as error:
             raise _absent(uri, error) from None
-        return Source(*load(Path(path)))
+        return Source(*load_directory(Path(path)))
 
 
 def _absent(uri: str, error: MlflowException) -> WaveError:

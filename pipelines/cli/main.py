@@ -16,10 +16,11 @@ from pipelines.config.experiment import load
 from pipelines.data.convert.convert import Kind, Statistics, convert, prepared
 from pipelines.data.dataset import SPLITS, Dataset
 from pipelines.registry import query as registry
+from pipelines.registry.listing import show_models
 from pipelines.registry.store import existing_store
 from pipelines.report import report as make_report
-from pipelines.runtime.ray_session import interrupt, say
-from pipelines.stages.results import show_models
+from pipelines.runtime.console import say
+from pipelines.runtime.ray_session import interrupt
 from pipelines.stages.run import run as run_experiment
 from wave.errors import WaveError
 

@@ -1,26 +1,27 @@
 """One cell of the comparison: one method, size and seed, started, trained and measured like every other cell."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pipelines.ancestors import ancestor
+from pipelines.ancestors.reading import load_directory
+from pipelines.ancestors.teacher import teacher_of
+from pipelines.comparison.cells import Cell, is_ours, named
 from pipelines.config.experiment import Experiment, parse
 from pipelines.data.batches import Arrays, MemoryBatches, eval_batches, remembers, training_batches
 from pipelines.data.dataset import Dataset, open_dataset
-from pipelines.runtime.ray_session import assigned_device, use_assigned_cpus
+from pipelines.runtime.remote import assigned_device, use_assigned_cpus
 from pipelines.runtime.workspace import Workspace
 from pipelines.stages.cost import BACKWARD, count_macs, rival_steps
 from pipelines.stages.distil import resampling
 from wave.baselines import BASELINES
 from wave.baselines.base import fresh
 from wave.family import Family
-from wave.initialise import plain_model, target_model
+from wave.initialisation import plain_model, target_model
 from wave.measure import accuracy
 from wave.recipe import Recipe
 from wave.spec import TargetSpec
@@ -29,46 +30,6 @@ from wave.teacher import Teacher
 from wave.train import Trainer
 from wave.vit import HEADS
 
-OURS = "wave"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What identifies one training. ``transfer`` cells draw the classifier anew, since ``dataset`` is not the
-    ancestor's; ``held_out`` cells are measured on the images that nothing trains on; ``distilled`` ones
-    are trained with the losses of stage 1. ``num_heads`` and ``mlp_ratio`` are the size's where it names them."""
-
-    method: str
-    embed_dim: int
-    depth: int
-    seed: int
-    lr: float
-    steps: tuple[int, ...]
-    dataset: str
-    transfer: bool = False
-    held_out: bool = False
-    distilled: bool = False
-    num_heads: int | None = None
-    mlp_ratio: float | None = None
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.target.name} seed {self.seed} lr {self.lr:g}, {max(self.steps)} steps"
-
-    @property
-    def target(self) -> TargetSpec:
-        return TargetSpec(self.embed_dim, self.depth, num_heads=self.num_heads, mlp_ratio=self.mlp_ratio)
-
-
-def named(cell: Cell) -> dict[str, Any]:
-    """A cell as its rows have it: without heads and MLP where they are the ancestor's."""
-    return {k: v for k, v in asdict(cell).items() if v is not None}
-
-
-def size_of(row: Mapping[str, Any]) -> TargetSpec:
-    """The size of a row's cell."""
-    shape = {k: row[k] for k in ("num_heads", "mlp_ratio") if k in row}
-    return TargetSpec(row["embed_dim"], row["depth"], **shape)
-
 
 class Place(NamedTuple):
     """Where a cell finds things: the experiment of its method, as plain JSON types, its workspace, its data set."""
@@ -76,16 +37,6 @@ class Place(NamedTuple):
     settings: dict[str, Any]
     workspace: Workspace
     data: str
-
-
-def is_ours(method: str) -> bool:
-    """Whether a method is ours or a variant of it."""
-    return method == OURS or method.startswith(f"{OURS}_")
-
-
-def unreachable(method: str, source: TargetSpec, target: TargetSpec) -> str | None:
-    """Why a method cannot make a size from the ancestor's, or None."""
-    return None if is_ours(method) else BASELINES[method].reach(source, target)
 
 
 def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
@@ -113,7 +64,7 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
     )  # fmt: skip
     if cell.distilled:
         recipe = replace(recipe, **experiment.distil.losses)
-        reader = ancestor.teacher_of(place.workspace, dataset).to(device)
+        reader = teacher_of(place.workspace, dataset).to(device)
         read = count_macs(family := Family.of(reader.model), family.size)
         batches.remember(lambda images: reader(images.to(device)), len(dataset.classes))
     anneals = cell.distilled and experiment.distil.anneals
@@ -145,7 +96,7 @@ def started(
     device: str = "cpu",
 ) -> Start:  # fmt: skip
     """Make it, with what steps that takes on ``device``. In a transfer the classifier is drawn anew before them."""
-    origin, _, _ = ancestor.load(workspace.ancestor)
+    origin, _, _ = load_directory(workspace.ancestor)
     family = Family.of(origin)
     if is_ours(cell.method):
         steps = min(experiment.evaluate.scaler_steps, total) if experiment.initialise.recipe is not None else 0
@@ -193,7 +144,7 @@ def _ours(
             rules.recipe, steps=steps, epochs=None, batch_size=experiment.evaluate.batch_size, lr=cell.lr,
             min_lr=min(rules.recipe.min_lr, cell.lr), warmup_steps=min(10, steps - 1),
         )  # fmt: skip
-        teacher = ancestor.teacher_of(workspace, dataset) if _taught(experiment, cell) else None
+        teacher = teacher_of(workspace, dataset) if _taught(experiment, cell) else None
         classes = len(dataset.classes)
         trainer = Trainer(
             model.to(device), recipe, steps, teacher=teacher and teacher.to(device), num_classes=classes,
@@ -219,7 +170,7 @@ def train_rival(place: Place, method: str) -> None:
     use_assigned_cpus()
     experiment, workspace = parse(place.settings), place.workspace
     dataset, distil = open_dataset(place.data), experiment.distil
-    model, mean, std = ancestor.load(workspace.ancestor)
+    model, mean, std = load_directory(workspace.ancestor)
     make = BASELINES[method].stage1
     assert make is not None
     family = Family.of(model)

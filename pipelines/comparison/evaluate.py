@@ -8,27 +8,30 @@ from typing import Any
 
 from ray import tune
 
-from pipelines.ancestors.source import obtain, pinned
-from pipelines.comparison.cell import OURS, Cell, run_cell
+from pipelines.ancestors.source import pinned
+from pipelines.comparison.cell import run_cell
+from pipelines.comparison.cells import Cell
+from pipelines.comparison.checks import check_held_out, check_transfer
 from pipelines.comparison.grid import Grid
 from pipelines.comparison.results_log import Book, ready
 from pipelines.comparison.starting_points import Stages, tuner
+from pipelines.comparison.tables import show_cells
+from pipelines.comparison.variants import variants
 from pipelines.config.comparison import Study
-from pipelines.config.experiment import Experiment, load, parse, resolved
-from pipelines.config.toml import apply_overrides
+from pipelines.config.experiment import Experiment, load, resolved
 from pipelines.data.batches import Arrays
 from pipelines.data.convert.convert import prepared
 from pipelines.data.dataset import Dataset, Split
 from pipelines.data.transforms import resized
 from pipelines.registry.runs import Status
 from pipelines.registry.store import open_store
-from pipelines.runtime.ray_session import say, session
-from pipelines.runtime.tune_progress import Count
-from pipelines.runtime.workspace import Workspace, write_text
+from pipelines.runtime.console import say
+from pipelines.runtime.files import write_text
+from pipelines.runtime.ray_session import session
+from pipelines.runtime.tune_progress import Count, reason
+from pipelines.runtime.workspace import Workspace
 from pipelines.stages import capacity, preflight
-from pipelines.stages.initialise import reason
-from pipelines.stages.results import show_cells
-from wave.baselines import BASELINES
+from pipelines.stages.ancestor import obtain
 from wave.errors import WaveError
 from wave.family import Family
 
@@ -78,51 +81,6 @@ def evaluate(file: str, overrides: Sequence[str]) -> int:
         cell, why = next(iter(failed.items()))
         raise WaveError(f"{len(failed)} cells failed, {cell} first: {why}; the same command again tries only these")
     return 0
-
-
-def variants(experiment: Experiment) -> dict[str, Experiment]:
-    """The experiment of every method of ours by its name, and "" for the comparison's own; unknown methods and
-    settings of a variant that cannot be are a :class:`WaveError`."""
-    plain = experiment.model_dump(mode="json")
-    found = {"": experiment, OURS: experiment}
-    for variant in experiment.evaluate.variants:
-        keys = [override.partition("=")[0].strip() for override in variant.set]
-        found[variant.name] = parse(apply_overrides(plain, variant.set), f"evaluate.variants: {variant.name}", keys)
-    for study in experiment.evaluate.studies:
-        for method in study.methods:
-            if method not in found and method not in BASELINES:
-                known = ", ".join([OURS, *BASELINES, *(v.name for v in experiment.evaluate.variants)])
-                raise WaveError(f"evaluate.studies: {study.name}: {method!r} is unknown; known are {known}")
-    return found
-
-
-def check_held_out(experiment: Experiment, study: Study, dataset: Dataset) -> None:
-    """Raise :class:`WaveError` for a study that needs held-out images on a data set that has none."""
-    rates = study.rates(experiment.evaluate.learning_rates)
-    if (study.held_out or len(rates) > 1) and not dataset.num_rows("held_out"):
-        needs = "measures on" if study.held_out else f"chooses between {len(rates)} learning rates by"
-        raise WaveError(
-            f"evaluate.studies: {study.name}: {needs} held-out images, and {dataset.path} has none; "
-            f"set another data.path and data.held_out = {dataset.num_rows('train') // 10}"
-            + ("" if study.held_out else ", or one rate")
-        )
-
-
-def check_transfer(dataset: Dataset, others: Mapping[str, Dataset]) -> None:
-    """Raise :class:`WaveError` for data of a study, by its name, that the ancestor's models cannot be trained on or
-    that results could not tell from another's."""
-    folders = {dataset.path.name: dataset.path}
-    for study, other in others.items():
-        where = f"evaluate.studies: {study}: {other.path}"
-        for what, own, found in (
-            ("classes", len(dataset.classes), len(other.classes)),
-            ("channels", dataset.shape[0], other.shape[0]),
-        ):
-            if own != found:
-                raise WaveError(f"{where} has {found} {what}, and the ancestor is for {own}; give data with {own}")
-        if folders.setdefault(other.path.name, other.path).resolve() != other.path.resolve():
-            text = f"and {folders[other.path.name]} have the same name, by which results tell data apart; rename one"
-            raise WaveError(f"{where} {text}")
 
 
 def results_path(experiment: Experiment, workspace: Workspace) -> Path:

@@ -9,18 +9,18 @@ import torch
 from torch.nn import functional as F
 
 from pipelines.ancestors.source import pinned
-from pipelines.comparison.cell import OURS, Cell
-from pipelines.comparison.evaluate import variants
+from pipelines.comparison.cells import OURS, Cell
 from pipelines.comparison.grid import Grid
 from pipelines.comparison.starting_points import owners
+from pipelines.comparison.variants import variants
 from pipelines.config.experiment import Experiment, load
 from pipelines.data.convert.convert import prepared
 from pipelines.data.dataset import Dataset
-from pipelines.runtime.ray_session import say
-from pipelines.runtime.workspace import Workspace, absolute
+from pipelines.runtime.console import _short, _table, say
+from pipelines.runtime.files import absolute
+from pipelines.runtime.workspace import Workspace
 from pipelines.stages import preflight
 from pipelines.stages.cost import BACKWARD, count_macs, rival_cost, stage1_cost
-from pipelines.stages.results import show_plan
 from wave.baselines import BASELINES
 from wave.family import Family
 from wave.measure import num_parameters
@@ -127,3 +127,16 @@ def comparison_cost(experiment: Experiment, family: Family, test_images: int) ->
         images += passes
         work += (BACKWARD * passes + len({0, *cell.steps}) * test_images) * count_macs(family, cell.target)
     return len(unique), images, work
+
+
+def show_plan(sizes: Sequence[tuple[str, int, int, int]], stages: Sequence[tuple[str, int, float, float]]) -> None:
+    """The sizes (name, parameters, MACs, scalers) and the stages (name, image passes, MACs, minutes) of a plan."""
+    console, table = _table("size", "parameters", "MACs", "scalers")
+    for name, *numbers in sizes:
+        table.add_row(name, *map(_short, numbers))
+    console.print(table)
+    console, table = _table("stage", "image passes", "MACs", "minutes here")
+    for name, images, work, minutes in stages:
+        table.add_row(name, _short(images), _short(work), f"{minutes:.1f}")
+    table.add_row("all", "", "", f"{sum(stage[3] for stage in stages):.1f}")
+    console.print(table)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import cached_property
 
-from pipelines.comparison.cell import Cell, unreachable
+from pipelines.comparison.cells import Cell, unreachable
 from pipelines.comparison.results_log import Book
 from pipelines.config.comparison import Study
 from wave.spec import TargetSpec

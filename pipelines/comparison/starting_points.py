@@ -12,19 +12,20 @@ import ray
 from ray import tune
 from ray.tune import RunConfig, TuneConfig, Tuner
 
-from pipelines.comparison.cell import OURS, Place, is_ours, rival_file, train_rival
-from pipelines.comparison.results_log import stage1_settings
+from pipelines.comparison.cell import Place, rival_file, train_rival
+from pipelines.comparison.cells import OURS, is_ours
+from pipelines.comparison.keys import stage1_settings
 from pipelines.config.comparison import Evaluate
 from pipelines.config.experiment import Experiment
-from pipelines.config.sections import Distil
+from pipelines.config.stage1 import Distil
 from pipelines.data.batches import Arrays
 from pipelines.data.dataset import Dataset
-from pipelines.runtime.tune_progress import Count
-from pipelines.runtime.workspace import Workspace, key_of, write_text
+from pipelines.runtime.files import write_text
+from pipelines.runtime.threads import side_by_side
+from pipelines.runtime.tune_progress import Count, reason
+from pipelines.runtime.workspace import Workspace, key_of
 from pipelines.stages import distil
 from pipelines.stages.cost import rival_cost, stage1_cost
-from pipelines.stages.initialise import reason
-from pipelines.stages.training import side_by_side
 from wave.baselines import BASELINES
 from wave.errors import WaveError
 from wave.family import Family

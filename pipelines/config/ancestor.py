@@ -5,8 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from pipelines.config.timm_arguments import mistake
-from pipelines.config.unused import OF_ANCESTOR, check_unused
-from pipelines.config.validation import Says, Section, SettingError, matches
+from pipelines.config.validation import OF_ANCESTOR, Says, Section, SettingError, check_unused, matches
 from wave.recipe import Recipe
 
 _SOURCES = r"train|(timm|local-dir|checkpoint):[^\x00-\x1f]{1,2048}|models:/[^\x00-\x1f]{1,2048}"

@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipelines.config.sections import CHANGES, Amount, Count, Data, PathText
+from pipelines.config.data import CHANGES, Data
+from pipelines.config.fields import Amount, Count, PathText
 from pipelines.config.sizes import AnySize
 from pipelines.config.validation import Section, SettingError, check_once, matches
 

@@ -58,7 +58,7 @@ class TargetSize(AnySize):
         return self
 
 
-class Grid(Section):
+class SizeGrid(Section):
     """Every width with every depth."""
 
     embed_dim: Annotated[list[Width], Field(min_length=1)]
@@ -76,7 +76,26 @@ class Grid(Section):
 
 
 Sizes = Annotated[
-    Annotated[Grid, Tag("grid")] | Annotated[list[AnySize], Field(min_length=1), Tag("list")],
+    Annotated[SizeGrid, Tag("grid")] | Annotated[list[AnySize], Field(min_length=1), Tag("list")],
     Discriminator(lambda value: "list" if isinstance(value, list) else "grid"),
 ]
 """Every width with every depth, or one by one."""
+
+
+class Targets(Section):
+    """The sizes to initialise: a grid or a list."""
+
+    grid: SizeGrid | None = None
+    sizes: Annotated[list[TargetSize], Field(default_factory=list)]
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.grid and self.sizes:
+            raise SettingError("", "has both grid and sizes; leave one out, as by --set targets.sizes=")
+        if not self.grid and not self.sizes:
+            raise SettingError("", "names no size; give grid = {embed_dim = [64], depth = [3, 6]} or sizes")
+        check_once("sizes", [spec.name for spec in self.specs()])
+        return self
+
+    def specs(self) -> list[TargetSpec]:
+        return self.grid.specs() if self.grid else [size.spec() for size in self.sizes]

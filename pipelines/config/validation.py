@@ -4,10 +4,13 @@ across keys."""
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
+
+from wave.recipe import Recipe
 
 
 class Section(BaseModel):
@@ -60,3 +63,16 @@ class Says:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return {**handler(source), "custom_error_type": "rule", "custom_error_message": self.rule}  # type: ignore
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Recipe)}
+
+
+OF_ANCESTOR = ("tau", "kl_weight", "template_lr_scale", "scaler_lr_scale")
+
+
+def check_unused(recipe: Recipe | None, names: tuple[str, ...], why: str) -> None:
+    """Raise :class:`SettingError` for the first of ``names`` that has another value than its default."""
+    for name in names if recipe is not None else ():
+        if (value := getattr(recipe, name)) != _DEFAULTS[name]:
+            raise SettingError(f"recipe.{name}", f"={value} has no effect: {why}; leave it out")

@@ -17,8 +17,8 @@ from wave.recipe import Batch, Recipe
 
 from pipelines.data.dataset import Dataset, Split
 from pipelines.data.transforms import Augment, crop_and_flip, normalise
-from pipelines.data.read_order import check_world
-from pipelines.config.sections import Data
+from pipelines.runtime.resources import check_world
+from pipelines.config.data import Data
 from pipelines.data.streaming import StreamBatches, stream_eval_batches
 
 _IN_MEMORY_BYTES = 1 << 30

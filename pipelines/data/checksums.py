@@ -12,7 +12,7 @@ from typing import Any
 
 from wave.errors import WaveError
 
-from pipelines.runtime.workspace import write_text
+from pipelines.runtime.files import write_text
 
 NAME = ".digests.json"
 WORTH_BYTES = 64 << 20

@@ -20,7 +20,8 @@ from wave.recipe import Batch
 
 from pipelines.data.dataset import Dataset, Split
 from pipelines.data.transforms import Augment, crop_and_flip, decode, eval_pixels, normalise, train_transform
-from pipelines.data.read_order import Rows, check_world, part_rows, plan, pools
+from pipelines.data.read_order import Rows, part_rows, plan, pools
+from pipelines.runtime.resources import check_world
 from pipelines.data.shard import raw_pixels
 
 _Tensors = tuple[Tensor, Tensor]

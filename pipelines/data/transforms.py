@@ -126,11 +126,6 @@ def _posterize(image: Image.Image, bits: int, **options: Any) -> Image.Image:
     return posterize(image, bits, **options) if bits > 0 else Image.new(image.mode, image.size)
 
 
-def check_policy(policy: str) -> None:
-    """Raise :class:`WaveError` unless timm knows the auto-augment policy."""
-    train_transform((3, 32, 32), (0.5,) * 3, (0.5,) * 3, Augment(policy=policy))
-
-
 def _size(shape: Sequence[int]) -> tuple[int, int]:
     return int(shape[1]), int(shape[2])
 

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from pipelines.registry.runs import KEY_TAG
 from pipelines.registry.store import Store, explained
-from pipelines.runtime.workspace import contents
+from pipelines.runtime.files import contents
 from wave.errors import WaveError
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")

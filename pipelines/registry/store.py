@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipelines.runtime.workspace import exclusive
+from pipelines.runtime.files import exclusive
 from wave.errors import WaveError
 
 PROBE_SECONDS = 8.0

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipelines.comparison.cell import size_of
+from pipelines.comparison.cells import size_of
 from pipelines.config.experiment import Experiment
 from pipelines.report.choices import choice_table, differences
 from pipelines.report.cost import against_direct, cost_table, costs
@@ -12,7 +12,7 @@ from pipelines.report.page import Part, markdown, page
 from pipelines.report.structure import layers_figure, template_figure
 from pipelines.report.tables import study_tables
 from pipelines.report.win_loss import RULE, Judged, Verdict, losses, verdict_table, verdicts
-from pipelines.runtime.workspace import write_text
+from pipelines.runtime.files import write_text
 from wave.errors import WaveError
 from wave.storage import Templates
 

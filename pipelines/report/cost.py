@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipelines.comparison.cell import OURS, size_of
+from pipelines.comparison.cells import OURS, size_of
 from pipelines.report.evidence import Evidence, Found, Row, Score
 from pipelines.report.tables import Table, Text
+from pipelines.runtime.console import scaled
 from pipelines.stages.cost import BACKWARD
-from pipelines.stages.results import scaled
 from wave.spec import TargetSpec
 
 DIRECT = "timm_default"

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.ancestors import ancestor
-from pipelines.comparison.cell import size_of
-from pipelines.comparison.evaluate import results_path, variants
+from pipelines.ancestors.reading import load_directory
+from pipelines.comparison.cells import size_of
+from pipelines.comparison.evaluate import results_path
 from pipelines.comparison.grid import Grid
 from pipelines.comparison.results_log import Book
+from pipelines.comparison.variants import variants
 from pipelines.config.comparison import Study
 from pipelines.config.experiment import Experiment
-from pipelines.runtime.workspace import Workspace, absolute
+from pipelines.runtime.files import absolute
+from pipelines.runtime.workspace import Workspace
 from wave.baselines import BASELINES
 from wave.errors import WaveError
 from wave.family import Family
@@ -119,7 +121,7 @@ class Evidence:
         width, depth = named.get("embed_dim"), named.get("depth")
         if isinstance(width, int) and isinstance(depth, int):
             return TargetSpec(width, depth)
-        return Family.of(ancestor.load(self.workspace.ancestor)[0]).size
+        return Family.of(load_directory(self.workspace.ancestor)[0]).size
 
     def only(self, *methods: str) -> list[Found]:
         """The studies of exactly these methods on the ancestor's data and its labels."""

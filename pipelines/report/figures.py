@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from pipelines.comparison.cell import OURS, is_ours
+from pipelines.comparison.cells import OURS, is_ours
 from pipelines.report.cost import DIRECT, UNITS, Cost
 from pipelines.report.evidence import Evidence, Found
 from wave.spec import TargetSpec

@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from pipelines.report.figures import png
-from pipelines.runtime.workspace import write_bytes, write_text
+from pipelines.runtime.files import write_bytes, write_text
 from pipelines.stages.results import COLUMNS
 from wave.errors import WaveError
 

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 
-from pipelines.ancestors import ancestor
+from pipelines.ancestors.reading import load_directory
 from pipelines.runtime.workspace import Workspace
-from wave.initialise import initialise
+from wave.initialisation import initialise
 from wave.spec import KINDS, TargetSpec
 from wave.storage import Templates
 from wave.vit import PATHS
@@ -46,7 +46,7 @@ def layers_figure(workspace: Workspace, templates: Templates, sizes: list[Target
     one of their own, its sign chosen to follow; each component's scale is such that the largest score is 1 or -1.
     """
     there = (workspace.canonical / "config.json").is_file()
-    origin, _, _ = ancestor.load(workspace.canonical if there else workspace.ancestor)
+    origin, _, _ = load_directory(workspace.canonical if there else workspace.ancestor)
     models: dict[str, Layers] = {"ancestor": layer_vectors(origin)}
     models["auxiliary"] = layer_vectors(initialise(templates, templates.size))
     for size in sizes:

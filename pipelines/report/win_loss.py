@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from pipelines.comparison.cell import OURS, is_ours
+from pipelines.comparison.cells import OURS, is_ours
 from pipelines.report.evidence import Found
 from pipelines.report.tables import Table, Text
 from wave.spec import TargetSpec

@@ -8,20 +8,16 @@ import shutil
 import signal
 import socket
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import ray
-import torch
 from ray.exceptions import AuthenticationError, RayError
 
-from pipelines.config.experiment import Cluster
-from pipelines.runtime.lines import Lines
+from pipelines.config.cluster import Cluster
+from pipelines.runtime.progress import _printing
 from wave.errors import WaveError
-from wave.train import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 QUIET = {
@@ -43,7 +39,6 @@ ALONE = {
     "RAY_enable_metrics_collection": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
-_ACTOR = "wave-progress"
 _REFUSED = (ConnectionError, RayError, TimeoutError, ValueError, RuntimeError)
 
 
@@ -122,62 +117,3 @@ def _probe(address: str, seconds: float = 8.0) -> None:
 def interrupt(*_: object) -> None:
     """A handler of SIGTERM: what is done is kept, as after Ctrl-C."""
     raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _printing() -> Iterator[None]:
-    actor: Any = ray.remote(num_cpus=0)(Lines).options(name=_ACTOR, get_if_exists=True).remote()
-    done = threading.Event()
-
-    def flush() -> None:
-        for line in ray.get(actor.take.remote()):
-            say(line)
-
-    def loop() -> None:
-        while not done.wait(0.5):
-            with contextlib.suppress(RayError):
-                flush()
-
-    thread = threading.Thread(target=loop, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        with contextlib.suppress(RayError):
-            flush()
-        ray.kill(actor)
-
-
-def say(line: str) -> None:
-    """Print one line of progress at once."""
-    click.echo(line)
-
-
-def teller() -> Callable[[str], None]:
-    """For a worker: a function that sends a line to the driver's output and does not wait."""
-    try:
-        actor = ray.get_actor(_ACTOR)
-    except ValueError:
-        return say
-    return lambda line: actor.add.remote(line) and None
-
-
-def use_assigned_cpus() -> None:
-    """For a worker: as many torch threads as Ray gave it CPUs."""
-    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
-    torch.set_num_threads(max(1, int(cpus)))
-
-
-def assigned_device() -> str:
-    """For a worker: a GPU if Ray gave it one, whatever else the machine has."""
-    return "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
-
-
-def line(what: str, metrics: Metrics) -> str:
-    """``stage 1: step 200/600, loss 0.402, 310 images/s, 85 s left``."""
-    return (
-        f"{what}: step {metrics['step']}/{metrics['steps']}, loss {metrics['loss']:.3f}, "
-        f"{metrics['images_per_second']:.0f} images/s, {metrics['seconds_left']:.0f} s left"
-    )

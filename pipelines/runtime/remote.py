@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import ray
+import torch
 from ray.exceptions import RayError, RayTaskError
 
-from pipelines.config.sections import Distil
-from pipelines.runtime.ray_session import assigned_device, use_assigned_cpus
+from pipelines.config.stage1 import Distil
 from wave.errors import WaveError
 
 T = TypeVar("T")
@@ -42,3 +42,14 @@ def options(settings: Distil) -> dict[str, Any]:
 def _call(function: Callable[..., T], *arguments: Any) -> T:
     use_assigned_cpus()
     return function(assigned_device(), *arguments)
+
+
+def use_assigned_cpus() -> None:
+    """For a worker: as many torch threads as Ray gave it CPUs."""
+    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+    torch.set_num_threads(max(1, int(cpus)))
+
+
+def assigned_device() -> str:
+    """For a worker: a GPU if Ray gave it one, whatever else the machine has."""
+    return "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"

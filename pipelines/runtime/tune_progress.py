@@ -6,7 +6,8 @@ from typing import Any
 
 from ray.tune import Callback
 
-from pipelines.runtime.ray_session import say
+from pipelines.runtime.console import say
+from wave.errors import WaveError
 
 
 class Count(Callback):
@@ -47,3 +48,12 @@ class Count(Callback):
         seconds = (time.perf_counter() - self.start) / ended * (self.total - ended)
         counts = f"{self.done} of {self.total} done, {self.failed} failed, {self.total - ended} left"
         say(f"{self.what}: {self.name(trial.config)} {outcome}; {counts}, {seconds:.0f} s left")
+
+
+def reason(error: BaseException) -> str:
+    """The last line that says why: a trial's own message without Ray's traceback."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, WaveError):
+        return str(cause)
+    lines = [text.strip() for text in str(error).splitlines() if text.strip()]
+    return (lines or [type(error).__name__])[-1][:300]

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import torch
 
-from pipelines.ancestors.reading import memory_bytes
 from pipelines.config.experiment import Experiment
+from pipelines.runtime.resources import memory_bytes
 from wave.errors import WaveError
 from wave.family import Family
 from wave.measure import num_parameters

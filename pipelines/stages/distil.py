@@ -10,16 +10,16 @@ from ray.train.collective import barrier
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from pipelines.ancestors import ancestor
-from pipelines.ancestors.reading import load
+from pipelines.ancestors.reading import load_directory
+from pipelines.ancestors.teacher import teacher_of
 from pipelines.config.experiment import Experiment
 from pipelines.data.batches import augment_of, evaluation_batches, training_batches
 from pipelines.data.dataset import Dataset
-from pipelines.runtime.ray_session import say
+from pipelines.runtime.console import say
 from pipelines.runtime.workspace import Workspace, key_of
 from pipelines.stages.training import Work, fit
-from wave.canonical import canonical
-from wave.condense import condense
+from wave.canonical_form import canonical
+from wave.condensation import condense
 from wave.errors import WaveError
 from wave.family import Family
 from wave.measure import accuracy, num_parameters
@@ -108,11 +108,11 @@ def _canonical(experiment: Experiment, dataset: Dataset, workspace: Workspace, t
             workspace.finish(folder, own, {})
     finally:  # whatever happened: the others wait
         barrier()
-    return load(folder)[0]
+    return load_directory(folder)[0]
 
 
 def _build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Work:
-    teacher, start = ancestor.teacher_of(workspace, dataset), experiment.templates.start
+    teacher, start = teacher_of(workspace, dataset), experiment.templates.start
     if start == "canonical":  # which is compared with the students channel by channel, so it teaches too
         teacher.model, start = _canonical(experiment, dataset, workspace, teacher), "svd"
     family = Family.of(teacher.model)

@@ -1,10 +1,7 @@
 """Stage 2 on Ray Tune: one function trial a size, reused actors, data shared as numpy; only what is missing is done."""
 
-import os
-import subprocess
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,18 +9,19 @@ from numpy.typing import NDArray
 from ray import tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 
-from pipelines.ancestors import ancestor
-from pipelines.config.experiment import Experiment, parse, redacted
+from pipelines.ancestors.teacher import teacher_of
+from pipelines.config.experiment import Experiment, parse
+from pipelines.config.messages import redacted
 from pipelines.data.batches import Arrays, augment_of, eval_batches, held_in_memory
 from pipelines.data.dataset import Dataset
 from pipelines.registry import publish, runs
 from pipelines.registry.store import Store
-from pipelines.runtime.ray_session import ROOT, say
+from pipelines.runtime.console import say
+from pipelines.runtime.provenance import git_commit
 from pipelines.runtime.remote import on_worker
-from pipelines.runtime.tune_progress import Count
+from pipelines.runtime.tune_progress import Count, reason
 from pipelines.runtime.workspace import Workspace, key_of
 from pipelines.stages.size_trial import Job, check, register, run_trial
-from wave.errors import WaveError
 from wave.measure import all_logits, num_parameters
 from wave.spec import TargetSpec
 from wave.storage import Templates
@@ -140,7 +138,7 @@ def _shared(experiment: Experiment, dataset: Dataset, workspace: Workspace, temp
 def _teacher_logits(
     device: str, dataset: Dataset, workspace: Workspace, images: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    teacher = ancestor.teacher_of(workspace, dataset).to(device)
+    teacher = teacher_of(workspace, dataset).to(device)
     batches = eval_batches(images, labels, dataset.mean, dataset.std, 256)
     return all_logits(teacher, batches, device).numpy().astype(np.float32)
 
@@ -187,27 +185,3 @@ def _fan_out(
         if workspace.record(workspace.model(target.name), keys[target.name]) is None:
             failed.setdefault(target.name, "it was not finished")
     return failed
-
-
-def reason(error: BaseException) -> str:
-    """The last line that says why: a trial's own message without Ray's traceback."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, WaveError):
-        return str(cause)
-    lines = [text.strip() for text in str(error).splitlines() if text.strip()]
-    return (lines or [type(error).__name__])[-1][:300]
-
-
-def git_commit() -> str:
-    """The checkout's commit, "-dirty" behind it when files were changed since; else "unknown".
-
-    A job's upload is no checkout and is told by WAVE_GIT_COMMIT.
-    """
-    if told := os.environ.get("WAVE_GIT_COMMIT"):
-        return told
-    try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        done = subprocess.run(command, cwd=Path(ROOT), capture_output=True, text=True, check=False)
-    except OSError:
-        return "unknown"
-    return done.stdout.strip() if done.returncode == 0 else "unknown"

@@ -7,21 +7,20 @@ from typing import Any
 
 from torch import nn
 
-from pipelines.ancestors import ancestor
+from pipelines.ancestors.record import ancestor_key
 from pipelines.ancestors.source import Source, foresee
 from pipelines.config.experiment import Experiment
 from pipelines.data.batches import augment_of, evaluation_batches, held_in_memory
 from pipelines.data.dataset import SPLITS, Dataset
-from pipelines.data.read_order import check_world
 from pipelines.data.streaming import StreamBatches
 from pipelines.registry.publish import check_names
+from pipelines.runtime.resources import check_world
 from pipelines.runtime.workspace import Workspace
 from pipelines.stages import capacity, distil
 from wave.errors import WaveError
 from wave.family import Family
 from wave.recipe import Recipe
-from wave.resample import resample
-from wave.resampling import Resampling
+from wave.resampling import Resampling, resample
 from wave.spec import KINDS, TargetSpec, TemplateSpec
 from wave.storage import Templates
 from wave.teacher import Teacher
@@ -209,7 +208,7 @@ def _check_counts(spec: TemplateSpec, family: Family, start: str) -> None:
 
 def _check_templates(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> None:
     """Templates that an earlier run left are read, as stage 2 would."""
-    origin: dict[str, Any] | None = workspace.record(workspace.ancestor, ancestor.key(experiment, dataset))
+    origin: dict[str, Any] | None = workspace.record(workspace.ancestor, ancestor_key(experiment, dataset))
     if origin is not None and workspace.record(workspace.templates, distil.key(experiment, origin)) is not None:
         try:
             Templates.load(workspace.templates)

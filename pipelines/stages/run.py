@@ -5,16 +5,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.ancestors.source import obtain, pinned
+from pipelines.ancestors.source import pinned
 from pipelines.config.experiment import Experiment, load, resolved
 from pipelines.data.convert.convert import prepared
 from pipelines.data.dataset import Dataset
 from pipelines.registry.runs import log_files
 from pipelines.registry.store import open_store, registering, shown
-from pipelines.runtime.ray_session import say, session
-from pipelines.runtime.workspace import Workspace, write_text
+from pipelines.runtime.console import say
+from pipelines.runtime.files import write_text
+from pipelines.runtime.provenance import git_commit, machine
+from pipelines.runtime.ray_session import session
+from pipelines.runtime.workspace import Workspace
 from pipelines.stages import capacity, distil, preflight, results
-from pipelines.stages.initialise import git_commit, initialise
+from pipelines.stages.ancestor import obtain
+from pipelines.stages.initialise import initialise
 from wave.errors import WaveError
 from wave.family import Family
 
@@ -70,7 +74,7 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
             "name": experiment.name,
             "date": str(datetime.date.today()),
             "git_commit": git_commit(),
-            "machine": results.machine(),
+            "machine": machine(),
             "seconds": seconds,
             "ancestor": {k: origin[k] for k in ("accuracy", "parameters")},
             "templates": {k: stage1[k] for k in ("accuracy", "parameters", "share", "exchanged", "digest")},

@@ -13,22 +13,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipelines.ancestors import ancestor
+from pipelines.ancestors.teacher import teacher_of
 from pipelines.config.experiment import Experiment, parse
 from pipelines.data.batches import Arrays, MemoryBatches, augment_of, eval_batches, evaluation_batches, training_batches
 from pipelines.data.dataset import Dataset, reopen
 from pipelines.data.transforms import bilinear
 from pipelines.registry import publish, runs
 from pipelines.registry.store import Store
-from pipelines.runtime.ray_session import assigned_device, line, teller, use_assigned_cpus
-from pipelines.runtime.workspace import Workspace, write_bytes
+from pipelines.runtime.console import line
+from pipelines.runtime.files import write_bytes
+from pipelines.runtime.progress import teller
+from pipelines.runtime.remote import assigned_device, use_assigned_cpus
+from pipelines.runtime.workspace import Workspace
 from pipelines.stages.cost import count_macs
 from pipelines.stages.distil import resampling
-from wave.baselines.base import seeded
 from wave.errors import Diverged, WaveError
-from wave.initialise import plain_model, target_model
+from wave.initialisation import plain_model, target_model
 from wave.measure import accuracy, num_parameters
 from wave.recipe import Batch, Recipe
+from wave.seeding import seeded
 from wave.spec import KINDS, Kind, TargetSpec
 from wave.storage import Templates, save_model
 from wave.teacher import Teacher
@@ -86,9 +89,7 @@ def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[st
         teller()(f"{target.name}: {classes}; its head is new, and it is neither trained nor measured")
     if settings.recipe is not None and comparable:
         teacher = (
-            ancestor.teacher_of(workspace, dataset)
-            if settings.recipe.kl_weight and "teacher_logits" not in arrays
-            else None
+            teacher_of(workspace, dataset) if settings.recipe.kl_weight and "teacher_logits" not in arrays else None
         )
         batches, steps = _batches(experiment, dataset, arrays, settings.recipe, cast(int, full.img_size))
 

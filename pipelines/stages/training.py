@@ -3,10 +3,8 @@
 import pickle
 import shutil
 import tempfile
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +20,12 @@ from torch import nn
 from pipelines.config.experiment import Experiment, parse
 from pipelines.data.batches import MemoryBatches, remembers, training_batches
 from pipelines.data.dataset import Dataset, reopen
-from pipelines.runtime.ray_session import line, teller, use_assigned_cpus
-from pipelines.runtime.workspace import Workspace, write_text
+from pipelines.runtime.console import line
+from pipelines.runtime.files import write_text
+from pipelines.runtime.progress import teller
+from pipelines.runtime.remote import use_assigned_cpus
+from pipelines.runtime.threads import side_by_side
+from pipelines.runtime.workspace import Workspace
 from wave.errors import Diverged, WaveError
 from wave.recipe import Recipe
 from wave.spec import TargetSpec
@@ -105,33 +107,6 @@ def fit(experiment: Experiment, dataset: Dataset, workspace: Workspace, name: st
     verdict.unlink()
     shutil.rmtree(workspace.ray / name, ignore_errors=True)
     return reached
-
-
-def side_by_side(works: Iterable[Callable[[], object]], at_once: int = 1) -> None:
-    """Call all, ``at_once`` at a time; the first to fail ends the wait, and what it raised is raised.
-
-    In threads: in the main one Ray Train takes Ctrl-C for itself and ends the process with code 0.
-    """
-    todo, raised, lock = deque(works), list[BaseException](), threading.Lock()
-
-    def call() -> None:
-        while not raised:
-            with lock:
-                work = todo.popleft() if todo else None
-            if work is None:
-                return
-            try:
-                work()
-            except BaseException as error:  # noqa: BLE001 (handed to the caller)
-                raised.append(error)
-
-    threads = [threading.Thread(target=call, daemon=True) for _ in range(min(at_once, len(todo)))]
-    for thread in threads:
-        thread.start()
-    while not raised and (alive := [thread for thread in threads if thread.is_alive()]):
-        alive[0].join(0.2)
-    if raised:
-        raise raised[0]
 
 
 def _refusal(workspace: Workspace, name: str) -> Path:

@@ -19,14 +19,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pipelines.ancestors import ancestor
+from pipelines.ancestors.record import ancestor_key
 from pipelines.ancestors.source import foresee
 from pipelines.config.experiment import load
 from pipelines.data.dataset import open_dataset
 from pipelines.data.shard import Metadata
 from pipelines.runtime.workspace import Workspace
 from pipelines.stages import distil
-from wave.condense import condense
+from wave.condensation import condense
 from wave.family import Family
 from wave.resampling import Resampling
 from wave.storage import Templates
@@ -75,7 +75,7 @@ def templates(change: Callable[[Path], object]) -> Spoil:
         source = foresee(experiment, dataset, workspace)
         shutil.copytree(world / "ancestor", workspace.ancestor)
         record = {"accuracy": 0.5, "parameters": 1000}
-        origin = workspace.finish(workspace.ancestor, ancestor.key(experiment, dataset), record)
+        origin = workspace.finish(workspace.ancestor, ancestor_key(experiment, dataset), record)
         family = Family.of(source.model)
         auxiliary = condense(source.model, experiment.templates.spec(family.head_dim, family.mlp_ratio))
         Templates.of(auxiliary, family, Resampling(), {}).save(workspace.templates)

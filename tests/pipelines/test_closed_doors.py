@@ -15,8 +15,8 @@ import pytest
 import torch
 from ray.train import Checkpoint
 
-from pipelines.ancestors.reading import load as read_directory
 from pipelines.ancestors.reading import load_checkpoint
+from pipelines.ancestors.reading import load_directory as read_directory
 from pipelines.config.experiment import load
 from pipelines.registry import query as registry
 from pipelines.registry.publish import check_names

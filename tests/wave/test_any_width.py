@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.wave.models import exact, images, randomise, spec_of, tiny
 from wave import Family, Resampling, TargetSpec, TemplateBank, TemplateSpec, WaveError, materialise, resample, templated
 from wave.features import Match
-from wave.resample import channel_map
+from wave.resampling import channel_map
 from wave.vit import blocks_of, own_state
 
 

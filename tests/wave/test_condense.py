@@ -5,7 +5,7 @@ import torch
 
 from tests.wave.models import FAMILIES, exact, images, spec_of, tiny
 from wave import KINDS, Family, TargetSpec, TemplateSpec, WaveError, condense, kron_sum, materialise
-from wave.condense import closed_form
+from wave.condensation import closed_form
 from wave.kron import fit_scalers
 
 

@@ -1,7 +1,6 @@
 """Baseline: what every rival method offers, and the few helpers that all of them share."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -11,8 +10,8 @@ from torch import Tensor, nn
 from ..errors import WaveError
 from ..family import Family
 from ..recipe import Batch
-from ..resample import resample
-from ..resampling import Resampling
+from ..resampling import Resampling, resample
+from ..seeding import seeded
 from ..spec import TargetSpec, TemplateSpec
 
 Batches = Callable[[int], Iterator[Batch]]
@@ -83,22 +82,6 @@ class Baseline:
     needs_batches: bool = False
     steps: int = 0
     stage1: MakeStage1 | None = None
-
-
-SALT = 0x5EED
-"""Without it a classifier drawn with the seed of the ancestor's training would be the one that the ancestor started
-from, which its trained features still fit."""
-
-
-@contextmanager
-def seeded(seed: int) -> Generator[None]:
-    """torch's random numbers on the CPU depend on ``seed`` alone inside, and go on outside as if nothing happened."""
-    before = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed * 1_000_003 + SALT)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
 
 
 def dense(model: nn.Module) -> dict[str, Tensor]:

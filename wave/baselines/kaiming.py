@@ -3,8 +3,9 @@
 from torch import Tensor, nn
 
 from ..family import Family
+from ..seeding import seeded
 from ..spec import TargetSpec
-from .base import Baseline, Batches, anything, dense, seeded
+from .base import Baseline, Batches, anything, dense
 
 
 def initialise(

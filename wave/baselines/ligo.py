@@ -10,10 +10,11 @@ from ..errors import WaveError
 from ..family import Family
 from ..multisize import bind
 from ..recipe import Recipe
+from ..seeding import seeded
 from ..spec import TargetSpec
 from ..train import Trainer
 from ..vit import axes
-from .base import Baseline, Batches, check_reach, complete, dense, growth_only, seeded, shape_rules
+from .base import Baseline, Batches, check_reach, complete, dense, growth_only, shape_rules
 
 STEPS = 100
 RECIPE = Recipe(steps=STEPS, lr=1e-3, min_lr=0.0, weight_decay=0.0, kl_weight=0.0)

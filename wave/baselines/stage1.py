@@ -18,9 +18,10 @@ from ..family import Family
 from ..kron import kron_sum
 from ..linear import TemplatedLinear
 from ..multisize import bind
+from ..seeding import seeded
 from ..spec import AXES, KINDS, Kind, TargetSpec, TemplateSpec
 from ..vit import BANK, PATHS, linears, templated
-from .base import Baseline, Batches, check_reach, complete, dense, depth_only, seeded, shape_rules, stack_layers
+from .base import Baseline, Batches, check_reach, complete, dense, depth_only, shape_rules, stack_layers
 
 Rule = Callable[[int], Tensor]
 """``rule(L)``: the scalers of a model of depth L, (L, N) float32."""

@@ -20,11 +20,11 @@ from pipelines.data.dataset import Dataset, Split, choose_held_out, open_dataset
 from pipelines.data.convert.idx import FASHION_CLASSES, read_fashion_mnist
 from pipelines.data.convert.imagefolder import ImageFolder
 from pipelines.data.transforms import resized
-from pipelines.ancestors.reading import memory_bytes
-from pipelines.config.sections import Data
+from pipelines.runtime.resources import memory_bytes
+from pipelines.config.data import Data
 from pipelines.data.shard import Metadata
 from pipelines.config.sizes import MAX_SIDE
-from pipelines.runtime.workspace import absolute
+from pipelines.runtime.files import absolute
 
 Statistics = Literal["imagenet", "measured"]
 Kind = Literal["digits", "fashion-mnist", "imagefolder"]

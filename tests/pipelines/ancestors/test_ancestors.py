@@ -16,12 +16,13 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import save_file
 
-from pipelines.ancestors import ancestor
-from pipelines.ancestors.source import foresee, obtain, pinned
+from pipelines.ancestors.record import ancestor_key
+from pipelines.ancestors.source import foresee, pinned
 from pipelines.config.experiment import load
 from pipelines.data.convert.convert import convert
 from pipelines.data.dataset import open_dataset
 from pipelines.runtime.workspace import Workspace
+from pipelines.stages.ancestor import obtain
 from tests.pipelines.support import PATIENCE, ROOT, command, python, tiny
 from wave.errors import WaveError
 from wave.storage import Templates
@@ -117,7 +118,7 @@ def test_a_changed_ancestor_is_never_used_unseen(folder: Path, monkeypatch: pyte
     sets += ["ancestor.source=local-dir:given", "ancestor.architecture=", "ancestor.model_args=", "output=local"]
     experiment, dataset, workspace = load(RUN[0], sets), open_dataset(folder / "data/digits"), Workspace.open("local")
     shutil.copytree("given", workspace.ancestor)
-    own = ancestor.key(experiment, dataset)
+    own = ancestor_key(experiment, dataset)
     workspace.finish(workspace.ancestor, own, {"accuracy": 0.5, "parameters": 1})
     assert obtain(experiment, dataset, workspace)["key"] == own
     (workspace.ancestor / "model.safetensors").write_bytes(b"\0" * 9000)
@@ -127,7 +128,7 @@ def test_a_changed_ancestor_is_never_used_unseen(folder: Path, monkeypatch: pyte
     config = json.loads(Path("given/config.json").read_text())
     config["pretrained_cfg"]["mean"] = [0.9]
     Path("given/config.json").write_text(json.dumps(config))
-    assert ancestor.key(experiment, dataset) != own
+    assert ancestor_key(experiment, dataset) != own
     assert foresee(experiment, dataset, workspace).mean == (0.9,)
 
 
@@ -142,8 +143,8 @@ def test_an_alias_that_moved_is_read_again(folder: Path, monkeypatch: pytest.Mon
         client.set_registered_model_alias("digits", "best", str(aliases[name]))
         experiment = pinned(load(RUN[0], sets))
         assert experiment.ancestor.source == f"models:/digits/{aliases[name]}"
-        keys.append(ancestor.key(experiment, dataset))
-        assert keys[-1] == ancestor.key(pinned(load(RUN[0], sets)), dataset)
+        keys.append(ancestor_key(experiment, dataset))
+        assert keys[-1] == ancestor_key(pinned(load(RUN[0], sets)), dataset)
         done = command(folder, "ancestor", RUN[0], *(f"--set={text}" for text in sets))
         if depth is None:  # of 3 classes: read again, and refused for the data
             assert done.returncode == 2 and "the ancestor has 3 classes" in done.stderr, done.stderr

@@ -9,17 +9,18 @@ import timm
 from timm.models.vision_transformer import VisionTransformer
 
 from pipelines.comparison import cell
-from pipelines.comparison.evaluate import variants
 from pipelines.comparison.forecast import stages_cost
 from pipelines.comparison.grid import Grid
 from pipelines.comparison.results_log import Book
 from pipelines.comparison.starting_points import Stages
-from pipelines.config.experiment import Data, Experiment, load
+from pipelines.comparison.variants import variants
+from pipelines.config.data import Data
+from pipelines.config.experiment import Experiment, load
 from pipelines.data.convert.convert import prepared
+from pipelines.runtime.threads import side_by_side
 from pipelines.runtime.workspace import Workspace
 from pipelines.stages import distil, preflight
 from pipelines.stages.cost import rival_steps
-from pipelines.stages.training import side_by_side
 from tests.pipelines.support import ROOT
 from wave.errors import WaveError
 from wave.family import Family

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.comparison.cell import Cell, unreachable
-from pipelines.comparison.evaluate import check_transfer, variants
+from pipelines.comparison.cells import Cell, unreachable
+from pipelines.comparison.checks import check_transfer
 from pipelines.comparison.results_log import Book, ready
-from pipelines.config.experiment import Data, Experiment, load, parse, resolved
+from pipelines.comparison.variants import variants
+from pipelines.config.data import Data
+from pipelines.config.experiment import Experiment, load, parse, resolved
 from pipelines.config.toml import apply_overrides, read_toml
 from pipelines.data.convert.convert import prepared
 from pipelines.data.transforms import resized

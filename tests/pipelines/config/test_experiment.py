@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.config.experiment import Experiment, load, parse, redacted, resolved
+from pipelines.config.experiment import Experiment, load, parse, resolved
+from pipelines.config.messages import redacted
 from pipelines.config.toml import to_toml
 from wave.errors import WaveError
 from wave.spec import TargetSpec

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from pipelines.config.experiment import Data
+from pipelines.config.data import Data
 from pipelines.data.convert.convert import convert, prepared
 from pipelines.data.dataset import SPLITS, Dataset, open_dataset
 from pipelines.data.convert.idx import DEBIAN, read_idx

@@ -20,7 +20,7 @@ from pipelines.data.dataset import Dataset, open_dataset
 from pipelines.data.transforms import Augment, normalise
 from pipelines.data.batches import MemoryBatches, eval_batches, evaluation_batches, training_batches
 from pipelines.data.read_order import part_rows, plan
-from pipelines.config.sections import Data
+from pipelines.config.data import Data
 from pipelines.data.shard import Metadata, Shard
 from pipelines.data.streaming import StreamBatches, stream_eval_batches
 from tests.pipelines.image_data import same, take

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.comparison.cell import Cell
-from pipelines.comparison.evaluate import SETTINGS, variants
+from pipelines.comparison.cells import Cell
+from pipelines.comparison.evaluate import SETTINGS
 from pipelines.comparison.results_log import Book
+from pipelines.comparison.variants import variants
 from pipelines.config.experiment import Experiment, load, parse, resolved
 from pipelines.config.toml import apply_overrides, read_toml
 from pipelines.report import report

@@ -6,7 +6,7 @@ import pytest
 import ray
 from ray.exceptions import AuthenticationError
 
-from pipelines.config.experiment import Cluster
+from pipelines.config.cluster import Cluster
 from pipelines.runtime.ray_session import session
 from wave.errors import WaveError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config.experiment import Distil
+from pipelines.config.stage1 import Distil
 from pipelines.runtime.remote import options
 from tests.pipelines.support import PATIENCE, ROOT
 from wave.recipe import Recipe

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.pipelines.support import command, python, tiny
-from wave.initialise import initialise
+from wave.initialisation import initialise
 from wave.spec import TargetSpec
 from wave.storage import Templates
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from wave.baselines import BASELINES
-from wave.baselines.base import seeded
 from wave.baselines.heur_lg import num_inherited
 from wave.baselines.mimetic import noisy_identity, split
+from wave.seeding import seeded
 from wave.spec import TargetSpec
 
 WIDE = TargetSpec(64, 2)

@@ -9,8 +9,7 @@ from torch import nn
 from .bank import TemplateBank
 from .errors import WaveError
 from .family import size_of
-from .resample import resample
-from .resampling import Resampling
+from .resampling import Resampling, resample
 from .spec import TargetSpec
 from .storage import Templates
 from .vit import BANK, materialise, templated

@@ -8,8 +8,7 @@ from .bank import TemplateBank
 from .errors import WaveError
 from .family import Family
 from .kron import fit_templates
-from .resample import resample
-from .resampling import Resampling
+from .resampling import Resampling, resample
 from .spec import KINDS, Kind, TargetSpec, TemplateSpec
 from .vit import PATHS, linears, templated
 
