@@ -27,16 +27,17 @@ KIND_OF: Mapping[str, Kind] = {f"{holder}.{name}": kind for kind, (holder, name)
 class Resampling:
     """How a size is read off the auxiliary model.
 
-    ``depth``: ``nearest`` layer, ``linear`` interpolation between neighbours, or ``identity`` layers (proj and fc2
-    zero) between the copied ones when growing. ``width``: narrow sizes have the ``leading`` blocks, which of a
-    canonical ancestor (:mod:`wave.canonical_form`) are the most important ones, and wide sizes copies of the leading
-    ones behind all; or blocks are selected and copied ``even``ly. ``width_scale``: what the reading side of every
-    matrix is multiplied by when the width changes: ``copies`` divides by the number of copies of a block, which preserves the
-    function exactly for whole multiples (order ``tile`` only: interleaved blocks run across heads); ``sqrt`` multiplies
-    by sqrt(D_auxiliary / D), as a norm does whose leading channels carry nearly all; ``auto`` takes ``copies`` when
-    growing and ``sqrt`` when shrinking; ``none`` is one. ``symmetry``: copies made by growing stay identical under
-    training unless they are ``split`` unequally on the reading side (as in LEMON; the function is kept) or get
-    ``noise``; ``strength`` is relative, 0 to 1. The defaults are measured: docs/tried.md.
+    ``depth``: ``nearest`` layer, ``linear`` interpolation between neighbours, or ``identity`` layers (proj
+    and fc2 zero) between the copied ones when growing. ``width``: narrow sizes have the ``leading`` blocks,
+    which of a canonical ancestor (:mod:`wave.canonical_form`) are the most important ones, and wide sizes
+    copies of the leading ones behind all; or blocks are selected and copied ``even``ly. ``width_scale``:
+    what the reading side of every matrix is multiplied by when the width changes: ``copies`` divides by the
+    number of copies of a block, which preserves the function exactly for whole multiples (order ``tile``
+    only: interleaved blocks run across heads); ``sqrt`` multiplies by sqrt(D_auxiliary / D), as a norm does
+    whose leading channels carry nearly all; ``auto`` takes ``copies`` when growing and ``sqrt`` when
+    shrinking; ``none`` is one. ``symmetry``: copies made by growing stay identical under training unless
+    they are ``split`` unequally on the reading side (as in LEMON; the function is kept) or get ``noise``;
+    ``strength`` is relative, 0 to 1. The defaults are measured: docs/tried.md.
     """
 
     depth: Depth = "nearest"
