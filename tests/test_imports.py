@@ -1,6 +1,6 @@
 """Imports point one way: kron, spec <- bank <- linear <- vit <- resampling <- initialisation.
 
-Besides, pipelines -> wave, and cluster imports neither.
+Between packages they point downwards: cluster -> pipelines.config -> wave, and the levels of each as listed here.
 """
 
 import ast
@@ -110,16 +110,57 @@ def test_the_library_imports_itself_relatively_and_its_requirements_alone():
     assert not wrong
 
 
-ELSEWHERE = [("pipelines", {"cluster", "tests"}), ("cluster", {"wave", "pipelines", "tests"})]
+PIPELINES = ["config", "runtime", "data registry", "ancestors", "stages", "comparison", "report", "cli"]
+CLUSTER = ["errors constants", "local", "jobs", "deploy doctor", "cli"]
+
+
+@pytest.mark.parametrize(("package", "order"), [("pipelines", PIPELINES), ("cluster", CLUSTER)])
+def test_packages_import_only_what_is_below_them(package: str, order: list[str]):
+    """Packages on one level do not import each other; at most nine levels and forty arrows."""
+    level = {name: index for index, names in enumerate(order) for name in names.split()}
+    arrows: dict[tuple[str, str], str] = {}
+    for file in files(package):
+        own = module(file).split(".")[1:2]
+        for name, line, _ in imports(file):
+            other = name.split(".")[1:2] if name.startswith(f"{package}.") else []
+            if own and other and own != other and own != ["__main__"]:
+                arrows[own[0], other[0]] = f"{file.relative_to(ROOT)}:{line} imports {name}"
+    wrong = [place for (own, other), place in arrows.items() if level[own] <= level[other]]
+    assert not wrong
+    assert len(order) <= 9
+    assert len(arrows) <= 40
+
+
+def test_every_package_says_what_it_holds():
+    lacking = [
+        str(folder.relative_to(ROOT))
+        for top in ("wave", "pipelines", "cluster")
+        for folder in sorted({file.parent for file in files(top)})
+        if not ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    ]
+    assert not lacking
+
+
+ELSEWHERE = [("pipelines", ("cluster", "tests")), ("cluster", ("wave", "tests"))]
 
 
 @pytest.mark.parametrize(("package", "never"), ELSEWHERE)
-def test_the_other_packages_look_one_way(package: str, never: set[str]):
+def test_the_other_packages_look_one_way(package: str, never: tuple[str, ...]):
     wrong = [
         f"{file.relative_to(ROOT)}:{line} imports {name}"
         for file in files(package)
         for name, line, _ in imports(file)
         if name.split(".")[0] in never
+    ]
+    assert not wrong
+
+
+def test_cluster_uses_the_configuration_of_pipelines_and_nothing_else_of_it():
+    wrong = [
+        f"{file.relative_to(ROOT)}:{line} imports {name}"
+        for file in files("cluster")
+        for name, line, _ in imports(file)
+        if name.split(".")[0] == "pipelines" and not f"{name}.".startswith("pipelines.config.")
     ]
     assert not wrong
 

@@ -1,6 +1,6 @@
 """The image that every node runs: Ray's own, our pinned packages, our code."""
 
-from cluster.deploy.kubernetes import CODE
+from cluster.constants import CODE
 from cluster.deploy.values import Values
 
 

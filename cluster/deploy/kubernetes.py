@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from cluster.constants import CODE, STOP_SECONDS
 from cluster.deploy import mlflow_server, pods
 from cluster.deploy.network import DASHBOARD, RAY, SUBMITTER
 from cluster.deploy.values import Machine, Values
 from cluster.jobs import run_spec as run
-from cluster.jobs.submit import STOP_SECONDS
-
-CODE = "/home/ray/wave"  # where the image has the code
 
 
 def _metadata(values: Values) -> dict[str, Any]:

@@ -4,9 +4,9 @@ import configparser
 from pathlib import Path
 from typing import Any
 
+from cluster.constants import STOP_SECONDS
 from cluster.deploy.values import Machine, Values, Workers
 from cluster.errors import ClusterError
-from cluster.jobs.submit import STOP_SECONDS
 
 _TOKEN = "/home/ray/.ray/auth_token"
 # NVIDIA's container runtime, which `ray up` picks where it finds a GPU, shows a container only what these name.

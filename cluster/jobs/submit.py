@@ -6,13 +6,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.constants import STOP_SECONDS
 from cluster.jobs import package as pack
 from cluster.jobs import run_spec as run
 from cluster.jobs.client import Jobs
 from cluster.jobs.target import Target
-
-# Seconds from SIGTERM to SIGKILL when a job is stopped; Ray's own 3 s are too few to write a checkpoint.
-STOP_SECONDS = 60
 
 
 @dataclass(frozen=True)
