@@ -4,20 +4,23 @@ import os
 from typing import Any
 
 from pipelines.config.experiment import Experiment
-from pipelines.data.batches import augment_of
 from pipelines.data.dataset import Dataset
 from pipelines.runtime.files import absolute
-from pipelines.runtime.workspace import Workspace, key_of
+from pipelines.runtime.keys import IMAGE_CHANGES, key_of, settings_at
+from pipelines.runtime.workspace import Workspace
 from wave.errors import WaveError
+
+ANCESTOR_DEPENDS_ON = ("seed", "ancestor")
+"""Settings that decide what the ancestor is; see :mod:`pipelines.runtime.keys`."""
+TRAINED_ANCESTOR_DEPENDS_ON = (*ANCESTOR_DEPENDS_ON, *IMAGE_CHANGES)
+"""The same where the ancestor is trained here."""
 
 
 def ancestor_key(experiment: Experiment, dataset: Dataset) -> str:
-    """What the ancestor depends on."""
-    settings = experiment.ancestor
-    return key_of(
-        *("ancestor", settings.model_dump(mode="json"), experiment.seed, dataset.digest, _stamp(settings.source)),
-        augment_of(experiment.data) if settings.source == "train" else None,
-    )
+    """The key of the ancestor: its settings, the data set, and the state of a local source."""
+    source = experiment.ancestor.source
+    fields = TRAINED_ANCESTOR_DEPENDS_ON if source == "train" else ANCESTOR_DEPENDS_ON
+    return key_of("ancestor", settings_at(experiment, fields), dataset.digest, _stamp(source))
 
 
 def kept_ancestor(workspace: Workspace, own: str) -> dict[str, Any] | None:

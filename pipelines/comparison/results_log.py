@@ -4,25 +4,20 @@ import datetime
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.comparison.cells import Cell, is_ours, named
-from pipelines.comparison.keys import _switched_on, method_settings, stage1_settings
+from pipelines.comparison.cells import Cell, named
+from pipelines.comparison.keys import cell_key
 from pipelines.config.experiment import Experiment
-from pipelines.data.batches import augment_of
 from pipelines.registry import runs
 from pipelines.registry.store import Store
+from pipelines.runtime.keys import key_of
 from pipelines.runtime.provenance import machine
-from pipelines.runtime.workspace import key_of
-from wave.baselines import BASELINES
 from wave.errors import WaveError
 
 _BEGIN = '{"method": '
 """Of every line that is written here."""
-_LOGITS = {"kl_weight": 1.0, "ce_weight": 0.0, "tau": 1.0, "annealing": False}
-"""The losses of distilled cells before there were others, whose keys are kept."""
 
 
 class Book:
@@ -46,23 +41,8 @@ class Book:
             del self.kept[key]
 
     def key(self, cell: Cell) -> str:
-        """Settings of the cell, of the comparison, of the ancestor, and of stage 1 where the method has one; on other
-        data than the ancestor's, that too."""
-        own = self.experiments[""]
-        fixed = own.evaluate.model_dump(mode="json", include={"batch_size", "train_images", "test_images"})
-        parts: list[object] = [asdict(cell), fixed, own.data.held_out, own.ancestor.model_dump(mode="json"), own.seed]
-        if is_ours(cell.method):
-            parts.append(method_settings(self.experiments[cell.method]))
-        elif BASELINES[cell.method].stage1 is not None:
-            parts.append(stage1_settings(own))
-        losses = {**own.distil.losses, "annealing": own.distil.anneals}
-        if cell.distilled and losses != _LOGITS:
-            parts.append(losses)
-        if cell.transfer:
-            parts.append(Path(own.data.path).name)
-        if own.data.changes_images:
-            parts.append(augment_of(own.data))
-        return key_of("cell", *_switched_on(parts))
+        """See :func:`pipelines.comparison.keys.cell_key`."""
+        return cell_key(cell, self.experiments)
 
     def keep(
         self, cell: Cell, rows: Sequence[Mapping[str, Any]] | None, facts: Mapping[str, Any] | None = None

@@ -14,16 +14,17 @@ from ray.tune import RunConfig, TuneConfig, Tuner
 
 from pipelines.comparison.cell import Place, rival_file, train_rival
 from pipelines.comparison.cells import OURS, is_ours
-from pipelines.comparison.keys import stage1_settings
+from pipelines.comparison.keys import BASELINE_STAGE1_DEPENDS_ON
 from pipelines.config.comparison import Evaluate
 from pipelines.config.experiment import Experiment
 from pipelines.config.stage1 import Distil
 from pipelines.data.batches import Arrays
 from pipelines.data.dataset import Dataset
 from pipelines.runtime.files import write_text
+from pipelines.runtime.keys import key_of, settings_at
 from pipelines.runtime.threads import side_by_side
 from pipelines.runtime.tune_progress import Count, reason
-from pipelines.runtime.workspace import Workspace, key_of
+from pipelines.runtime.workspace import Workspace
 from pipelines.stages import distil
 from pipelines.stages.cost import rival_cost, stage1_cost
 from wave.baselines import BASELINES
@@ -68,8 +69,8 @@ class Stages:
         side_by_side([partial(self._distil, m) for m in makers.values()], room(self.experiments[""].distil))
         for method in (m for m in ours if m not in makers.values()):
             self._distil(method)
-        settings = stage1_settings(self.experiments[""])
-        keys = {m: key_of("rival", m, self.origin["key"], settings) for m in sorted(methods)}
+        settings = settings_at(self.experiments[""], BASELINE_STAGE1_DEPENDS_ON)
+        keys = {m: key_of("baseline", m, self.origin["key"], settings) for m in sorted(methods)}
         rivals = [m for m in keys if not is_ours(m) and BASELINES[m].stage1 is not None]
         missing = [m for m in rivals if self.workspace.record(rival_file(self.workspace, m).parent, keys[m]) is None]
         if not missing:

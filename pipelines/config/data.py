@@ -1,5 +1,6 @@
 """The section [data]: where the images are and what training does to them."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -34,6 +35,11 @@ class Data(Section):
     random_crop: Share = 0.0
     color_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
     reprob: Share = 0.0
+
+    @property
+    def name(self) -> str:
+        """By which results tell data sets apart: the last part of ``path``."""
+        return Path(self.path).name
 
     @property
     def changes_images(self) -> bool:

@@ -1,6 +1,6 @@
 """The section [distil]: distillation of the ancestor into templates (stage 1)."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -59,12 +59,6 @@ class Distil(Section):
     def losses(self) -> dict[str, float]:
         """What of the recipe says what the loss is."""
         return {"kl_weight": self.recipe.kl_weight, "ce_weight": self.recipe.ce_weight, "tau": self.recipe.tau}
-
-    @property
-    def made_by(self) -> dict[str, Any]:
-        """What templates depend on, as JSON types: all but where the training runs."""
-        where = {"workers", "resources_per_worker", "use_gpu", "max_failures"}
-        return {**self.model_dump(mode="json", exclude=where), "annealing": self.anneals}
 
     @property
     def worker_range(self) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines.ancestors.reading import load_directory
@@ -101,11 +100,11 @@ class Evidence:
         self.experiments = variants(experiment)
         book = Book(self.path, self.experiments)
         self.source = self._source()
-        own = Path(experiment.data.path).name
+        own = experiment.data.name
         self.studies: list[Found] = []
         known: set[str] = set()
         for study in rules.studies:
-            name = Path(study.data.path).name if study.data else own
+            name = study.data.name if study.data else own
             grid = Grid(study, self.source, rules.learning_rates, name, study.data is not None)
             cells = grid.cells(grid.best(book))
             self.studies.append(Found(study, grid, book.rows(cells)))

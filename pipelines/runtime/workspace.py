@@ -1,7 +1,6 @@
 """Workspace: the folder of one run, what is in it, which parts are done for which settings, and who may write."""
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -11,11 +10,6 @@ from typing import Any, cast
 
 from pipelines.runtime.files import absolute, contents, exclusive, write_text
 from wave.errors import WaveError
-
-
-def key_of(*parts: object) -> str:
-    """Short digest of the settings and inputs that a result depends on."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from torch import nn
 from pipelines.ancestors.reading import load_directory
 from pipelines.ancestors.teacher import teacher_of
 from pipelines.config.experiment import Experiment
-from pipelines.data.batches import augment_of, evaluation_batches, training_batches
+from pipelines.data.batches import evaluation_batches, training_batches
 from pipelines.data.dataset import Dataset
 from pipelines.runtime.console import say
-from pipelines.runtime.workspace import Workspace, key_of
+from pipelines.runtime.keys import IMAGE_CHANGES, key_of, settings_at
+from pipelines.runtime.workspace import Workspace
 from pipelines.stages.training import Work, fit
 from wave.canonical_form import canonical
 from wave.condensation import condense
@@ -31,6 +32,31 @@ from wave.teacher import Teacher
 
 _TOKENS = 8192
 """How many of the ancestor's say what carries most in it."""
+
+
+RESAMPLING_DEPENDS_ON = (
+    "seed",
+    "initialise.depth",
+    "initialise.width",
+    "initialise.width_scale",
+    "initialise.symmetry",
+    "initialise.symmetry_strength",
+)
+"""Settings of :func:`resampling`; see :mod:`pipelines.runtime.keys`."""
+STAGE1_DEPENDS_ON = (
+    "seed",
+    "distil.recipe",
+    "distil.sizes",
+    "distil.sizes_per_step",
+    "distil.cost_power",
+    "distil.auxiliary",
+    "distil.feature_weight",
+    "distil.anneals",
+    *IMAGE_CHANGES,
+)
+"""Settings of the training that is stage 1, whatever is trained."""
+TEMPLATES_DEPEND_ON = ("templates", *RESAMPLING_DEPENDS_ON, *STAGE1_DEPENDS_ON)
+"""Settings that decide what stage 1 makes of an ancestor."""
 
 
 def resampling(experiment: Experiment) -> Resampling:
@@ -50,12 +76,8 @@ def sampler(experiment: Experiment) -> SizeSampler | None:
 
 
 def key(experiment: Experiment, origin: Mapping[str, Any]) -> str:
-    """What the templates depend on; ``origin`` is the ancestor's record."""
-    later = ("feature_weight", "annealing")  # left out where off, so what was made without is kept
-    settings = {k: v for k, v in experiment.distil.made_by.items() if v or k not in later}
-    shapes = experiment.templates.model_dump(mode="json")
-    rule, augment = str(resampling(experiment)).replace("width='even', ", ""), augment_of(experiment.data)  # likewise
-    return key_of("templates", origin["key"], shapes, settings, rule, augment, experiment.seed)
+    """The key of the templates; ``origin`` is the ancestor's record."""
+    return key_of("templates", origin["key"], settings_at(experiment, TEMPLATES_DEPEND_ON))
 
 
 def distil(experiment: Experiment, dataset: Dataset, workspace: Workspace, origin: dict[str, Any]) -> dict[str, Any]:

@@ -12,19 +12,31 @@ from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 from pipelines.ancestors.teacher import teacher_of
 from pipelines.config.experiment import Experiment, parse
 from pipelines.config.messages import redacted
-from pipelines.data.batches import Arrays, augment_of, eval_batches, held_in_memory
+from pipelines.data.batches import Arrays, eval_batches, held_in_memory
 from pipelines.data.dataset import Dataset
 from pipelines.registry import publish, runs
 from pipelines.registry.store import Store
 from pipelines.runtime.console import say
+from pipelines.runtime.keys import IMAGE_CHANGES, key_of, settings_at
 from pipelines.runtime.provenance import git_commit
 from pipelines.runtime.remote import on_worker
 from pipelines.runtime.tune_progress import Count, reason
-from pipelines.runtime.workspace import Workspace, key_of
+from pipelines.runtime.workspace import Workspace
+from pipelines.stages.distil import RESAMPLING_DEPENDS_ON
 from pipelines.stages.size_trial import Job, check, register, run_trial
 from wave.measure import all_logits, num_parameters
 from wave.spec import TargetSpec
 from wave.storage import Templates
+
+SIZE_DEPENDS_ON = (
+    *RESAMPLING_DEPENDS_ON,
+    "initialise.recipe",
+    "initialise.scalers",
+    "initialise.subset",
+    "initialise.teacher_logits",
+    "initialise.compare_scratch",
+)
+"""Settings that decide what stage 2 makes of templates; see :mod:`pipelines.runtime.keys`."""
 
 
 class Outcome(dict[str, dict[str, Any]]):
@@ -77,21 +89,17 @@ def initialise(
     return outcome
 
 
-def _settings(experiment: Experiment) -> dict[str, Any]:
-    """What stage 2's results depend on."""
-    return experiment.initialise.model_dump(mode="json", exclude={"resources", "max_failures"})
-
-
 def _key(experiment: Experiment, dataset: Dataset, templates: Templates, target: TargetSpec) -> str:
-    settings = _settings(experiment)
     unchanged = experiment.initialise.subset and experiment.initialise.caches_logits
-    augment = None if unchanged else augment_of(experiment.data)
-    return key_of("size", templates.digest, dataset.digest, settings, augment, target.to_json(), experiment.seed)
+    fields = SIZE_DEPENDS_ON if unchanged else (*SIZE_DEPENDS_ON, *IMAGE_CHANGES)
+    settings = settings_at(experiment, fields)
+    return key_of("size", templates.digest, dataset.digest, settings, target.to_json())
 
 
 def _job(experiment: Experiment, dataset: Dataset, workspace: Workspace, templates: Templates, store: Store) -> Job:
     """Open the batch's MLflow run and register the templates under it."""
-    batch = key_of("batch", experiment.name, templates.digest, dataset.digest, _settings(experiment), experiment.seed)
+    settings = settings_at(experiment, SIZE_DEPENDS_ON)
+    batch = key_of("batch", experiment.name, templates.digest, dataset.digest, settings)
     tags = {
         "templates_digest": templates.digest,
         "data_digest": dataset.digest,

@@ -138,7 +138,7 @@ def test_every_cell_of_a_committed_comparison_has_its_rows(file: Path) -> None:
     book = Book(ROOT / experiment.evaluate.results, variants(experiment))
     source = TargetSpec(*(int(str(experiment.ancestor.model_args[k])) for k in ("embed_dim", "depth")))
     for study in experiment.evaluate.studies:
-        name = Path((study.data or experiment.data).path).name
+        name = (study.data or experiment.data).name
         grid = Grid(study, source, experiment.evaluate.learning_rates, name, study.data is not None)
         cells = grid.cells(grid.best(book))
         if len(grid.rates) > 1:
