@@ -110,7 +110,8 @@ class WidthMap:
         if self.outer != self.target and len(index) != self.target.length(axis):  # blocks of scalers
             left = self.target.crop(torch.arange(len(index) * stride), 0, axis, self.outer) // stride
             channels = left.bincount(minlength=len(index))
-            most = torch.zeros(len(index), dtype=channels.dtype).scatter_reduce(0, entries, channels, "amax")
+            most = torch.zeros(int(entries.max()) + 1, dtype=channels.dtype)
+            most = most.scatter_reduce(0, entries, channels, "amax")
             whole = (channels == most[entries]).double()
         return whole / entries.bincount(whole)[entries]
 

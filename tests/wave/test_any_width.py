@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from typing import get_args
 
 import pytest
 import torch
@@ -10,10 +11,22 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.wave.models import exact, images, randomise, spec_of, tiny
-from wave import Family, Resampling, TargetSpec, TemplateBank, TemplateSpec, WaveError, materialise, resample, templated
+from wave import (
+    Family,
+    Resampling,
+    TargetSpec,
+    TemplateBank,
+    TemplateSpec,
+    WaveError,
+    condense,
+    materialise,
+    resample,
+    templated,
+)
 from wave.features import Match
 from wave.resampling import channel_map
 from wave.vit import blocks_of, own_state
+from wave.width import Width, WidthScale
 
 
 def zeroed(family: str, channels: int, hidden: int, **arguments: object) -> nn.Module:
@@ -138,6 +151,20 @@ def test_copies_of_a_part_of_the_hidden_units_keep_the_function(symmetry: str):
     other.load_state_dict(state, strict=False)
     with torch.no_grad():
         torch.testing.assert_close(other.eval()(images()), model.eval()(images()), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", get_args(Width))
+@pytest.mark.parametrize("scale", get_args(WidthScale))
+@pytest.mark.parametrize(
+    "target", [TargetSpec(20, 2, num_heads=4), TargetSpec(36, 3, num_heads=6)], ids=["narrow", "wide"]
+)
+def test_every_combination_of_options_reads_off_a_cropped_size(width: Width, scale: WidthScale, target: TargetSpec):
+    ancestor = tiny(embed_dim=24, num_heads=3)
+    family, spec = Family.of(ancestor), spec_of(ancestor)
+    options = Resampling(width=width, width_scale=scale)
+    scalers = own_state(condense(ancestor, spec))
+    state = resample(scalers, family.size, family.resolve(target), spec, options)
+    assert all(bool(tensor.isfinite().all()) for tensor in state.values())
 
 
 def test_a_source_is_of_whole_blocks_and_heads():
