@@ -2,26 +2,18 @@
 
 import base64
 import importlib.util
-import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from cluster.deploy import mlflow_server, render, values
+from cluster.deploy import mlflow_server
+from tests.cluster.deploy.mlflow_running import ACCOUNT, ADMIN, SECRETS, Server, start, wait
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,98 +22,10 @@ pytestmark = [
     ),
 ]
 
-_ADMIN, _ACCOUNT = ("admin", "a-password-of-a-test"), ("wave", "the-nodes-password")
-_CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "WAVE_"))}
-_SECRETS = _CLEAN | {
-    "MLFLOW_AUTH_ADMIN_PASSWORD": _ADMIN[1],
-    "MLFLOW_FLASK_SERVER_SECRET_KEY": "a long random text",
-    "WAVE_MLFLOW_PASSWORD": _ACCOUNT[1],
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-}
-
-
-@dataclass
-class Server:
-    """A server that the script started."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    log: Path
-    loaded: values.Values
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def ask(self, who: tuple[str, str] | None, path: str, body: dict[str, Any] | None = None, method: str = "") -> int:
-        """The HTTP status of a request of `who`."""
-        headers = {"Content-Type": "application/json"}
-        if who:
-            headers["Authorization"] = "Basic " + base64.b64encode(":".join(who).encode()).decode()
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            self.address + path, data, headers, method=method or ("GET" if body is None else "POST")
-        )
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(request, timeout=60) as reply:
-                return reply.status
-        except urllib.error.HTTPError as error:
-            return error.code
-
-    def search(self, who: tuple[str, str] | None) -> int:
-        return self.ask(who, "/api/2.0/mlflow/experiments/search", {"max_results": 1})
-
-    def users(self, who: tuple[str, str], step: str, body: dict[str, Any]) -> int:
-        path = f"/api/2.0/mlflow/users/{step}"
-        if step == "get":
-            return self.ask(who, f"{path}?{urllib.parse.urlencode(body)}")
-        methods = {"create": "POST", "delete": "DELETE"}
-        return self.ask(who, path, body, methods.get(step, "PATCH"))
-
-    def account(self, ready: Path, **variables: str) -> subprocess.Popen[str]:
-        """The container beside the server in Kubernetes, as it is rendered, at this server's address."""
-        _, deployment, _ = mlflow_server.manifests(self.loaded)
-        container = deployment["spec"]["template"]["spec"]["containers"][1]
-        command = [sys.executable, *container["command"][1:-1], str(ready)]
-        names = {variable["name"] for variable in container["env"]}
-        given = {
-            "MLFLOW_AUTH_ADMIN_USERNAME": _ADMIN[0],
-            "MLFLOW_AUTH_ADMIN_PASSWORD": _ADMIN[1],
-            "WAVE_MLFLOW_USERNAME": _ACCOUNT[0],
-            "WAVE_MLFLOW_PASSWORD": _ACCOUNT[1],
-        } | variables
-        assert names == given.keys()
-        out = subprocess.PIPE
-        return subprocess.Popen(command, env=_CLEAN | given, stdout=out, stderr=out, text=True)
-
-
-def start(folder: Path, secrets: dict[str, str]) -> Server:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    source = folder / "values.toml"
-    source.write_text(render.VALUES.read_text().replace("port = 5000", f"port = {port}"))
-    loaded = values.load(source)
-    file, log = folder / "mlflow-server.sh", folder / "log"
-    file.write_text(mlflow_server.script(loaded))
-    with log.open("wb") as out:
-        process = subprocess.Popen(["sh", str(file), str(folder / "store")], env=secrets, stdout=out, stderr=out)
-    return Server(process, port, log, loaded)
-
-
-def wait(server: Server, text: str) -> None:
-    """Until the log says `text`, or the server has ended."""
-    deadline = time.monotonic() + 240
-    while text not in server.log.read_text():
-        assert server.process.poll() is None, server.log.read_text()
-        assert time.monotonic() < deadline, server.log.read_text()
-        time.sleep(0.2)
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    found = start(tmp_path_factory.mktemp("mlflow"), _SECRETS)
+    found = start(tmp_path_factory.mktemp("mlflow"), SECRETS)
     try:
         wait(found, "the account wave is there")
         yield found
@@ -134,11 +38,11 @@ def test_the_server_of_the_script_wants_a_password(server: Server) -> None:
     assert server.search(None) == 401
     assert server.search(("admin", "another-password")) == 401
     assert server.search(("wave", "another-password")) == 401
-    assert server.search(_ADMIN) == 200
-    assert server.search(_ACCOUNT) == 200
+    assert server.search(ADMIN) == 200
+    assert server.search(ACCOUNT) == 200
     log = server.log.read_text()
-    assert _ADMIN[1] not in log
-    assert _ACCOUNT[1] not in log
+    assert ADMIN[1] not in log
+    assert ACCOUNT[1] not in log
 
 
 def _client(server: Server, who: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
@@ -148,7 +52,7 @@ def _client(server: Server, who: tuple[str, str], monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_account_logs_and_registers(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = _client(server, _ACCOUNT, monkeypatch)
+    client = _client(server, ACCOUNT, monkeypatch)
     run = client.create_run(client.create_experiment("by the account"))
     client.log_metric(run.info.run_id, "accuracy", 0.5)
     client.set_tag(run.info.run_id, "a", "b")
@@ -171,19 +75,19 @@ def test_the_account_logs_and_registers(server: Server, tmp_path: Path, monkeypa
 
 def test_the_account_is_no_administrator(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     someone = {"username": "someone", "password": "a-long-password"}
-    assert server.users(_ACCOUNT, "create", someone) == 403
-    assert server.users(_ADMIN, "create", someone) == 200
+    assert server.users(ACCOUNT, "create", someone) == 403
+    assert server.users(ADMIN, "create", someone) == 200
     for name in ("someone", "admin"):
-        assert server.users(_ACCOUNT, "get", {"username": name}) == 403
-        assert server.users(_ACCOUNT, "delete", {"username": name}) == 403
-        assert server.users(_ACCOUNT, "update-admin", {"username": name, "is_admin": False}) == 403
-        assert server.users(_ACCOUNT, "update-password", {"username": name, "password": "x" * 20}) == 403
-    assert server.users(_ACCOUNT, "update-admin", {"username": "wave", "is_admin": True}) == 403
+        assert server.users(ACCOUNT, "get", {"username": name}) == 403
+        assert server.users(ACCOUNT, "delete", {"username": name}) == 403
+        assert server.users(ACCOUNT, "update-admin", {"username": name, "is_admin": False}) == 403
+        assert server.users(ACCOUNT, "update-password", {"username": name, "password": "x" * 20}) == 403
+    assert server.users(ACCOUNT, "update-admin", {"username": "wave", "is_admin": True}) == 403
     assert server.search(("someone", "a-long-password")) == 200
     # What others made is theirs.
-    theirs = _client(server, _ADMIN, monkeypatch).create_experiment("by the administrator")
-    _client(server, _ADMIN, monkeypatch).create_registered_model("theirs")
-    client = _client(server, _ACCOUNT, monkeypatch)
+    theirs = _client(server, ADMIN, monkeypatch).create_experiment("by the administrator")
+    _client(server, ADMIN, monkeypatch).create_registered_model("theirs")
+    client = _client(server, ACCOUNT, monkeypatch)
     attempts = [
         lambda: client.delete_experiment(theirs),
         lambda: client.rename_experiment(theirs, "mine"),
@@ -198,8 +102,8 @@ def test_the_account_is_no_administrator(server: Server, monkeypatch: pytest.Mon
 
 def test_a_changed_password_and_a_raised_account_are_put_right(server: Server, tmp_path: Path) -> None:
     changed = ("wave", "another-nodes-password")
-    assert server.users(_ADMIN, "update-admin", {"username": "wave", "is_admin": True}) == 200
-    for who in (changed, _ACCOUNT):
+    assert server.users(ADMIN, "update-admin", {"username": "wave", "is_admin": True}) == 200
+    for who in (changed, ACCOUNT):
         ready = tmp_path / who[1]
         container = server.account(ready, WAVE_MLFLOW_PASSWORD=who[1])
         deadline = time.monotonic() + 60
@@ -237,7 +141,7 @@ def test_an_account_that_cannot_be_made_is_one_line(
     assert len(errors.splitlines()) == 1
     assert message in errors
     assert not (tmp_path / "ready").exists()
-    assert server.search(_ADMIN) == server.search(_ACCOUNT) == 200
+    assert server.search(ADMIN) == server.search(ACCOUNT) == 200
 
 
 def test_the_server_answers_probes_while_uploads_are_slow(server: Server) -> None:
@@ -245,7 +149,7 @@ def test_the_server_answers_probes_while_uploads_are_slow(server: Server) -> Non
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     limit = min(container[f"{kind}Probe"]["timeoutSeconds"] for kind in ("readiness", "liveness"))
     stop = threading.Event()
-    who = base64.b64encode(":".join(_ACCOUNT).encode()).decode()
+    who = base64.b64encode(":".join(ACCOUNT).encode()).decode()
 
     def upload(number: int) -> None:
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
@@ -274,7 +178,7 @@ def test_the_server_answers_probes_while_uploads_are_slow(server: Server) -> Non
 
 
 def test_a_server_without_its_account_ends(tmp_path: Path) -> None:
-    found = start(tmp_path, _SECRETS | {"WAVE_MLFLOW_PASSWORD": "short"})
+    found = start(tmp_path, SECRETS | {"WAVE_MLFLOW_PASSWORD": "short"})
     try:
         found.process.wait(240)
         assert "a password has 12 or more characters" in found.log.read_text()
