@@ -50,7 +50,7 @@ class Server:
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=60) as reply:
+            with opener.open(request, timeout=240) as reply:
                 return reply.status
         except urllib.error.HTTPError as error:
             return error.code
