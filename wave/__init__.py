@@ -9,6 +9,7 @@ The method alone, torch and timm: read ``kron``, ``spec``, ``bank``, ``linear``,
 from .bank import TemplateBank
 from .canonical_form import canonical
 from .condensation import condense
+from .distillation import distil, resize
 from .errors import Diverged, WaveError
 from .family import Family
 from .initialisation import initialise, plain_model, target_model
@@ -21,7 +22,7 @@ from .resampling import Resampling, resample
 from .spec import KINDS, TargetSpec, TemplateSpec
 from .storage import Templates, save_model
 from .teacher import Teacher
-from .train import Trainer, distillation_loss
+from .train import Metrics, Trainer, distillation_loss
 from .vit import materialise, templated
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "Batch",
     "Diverged",
     "Family",
+    "Metrics",
     "MultiSize",
     "Recipe",
     "Resampling",
@@ -46,6 +48,7 @@ __all__ = [
     "all_logits",
     "canonical",
     "condense",
+    "distil",
     "distillation_loss",
     "fit_scalers",
     "fit_templates",
@@ -56,6 +59,7 @@ __all__ = [
     "num_parameters",
     "plain_model",
     "resample",
+    "resize",
     "save_model",
     "target_model",
     "templated",
