@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from timm.models.vision_transformer import VisionTransformer
 
@@ -14,6 +13,7 @@ from pipelines.ancestors.reading import first_line, load_checkpoint, load_direct
 from pipelines.ancestors.record import ancestor_key, kept_ancestor
 from pipelines.config.experiment import Experiment
 from pipelines.data.dataset import Dataset
+from pipelines.registry.kept_files import fetch
 from pipelines.registry.store import existing_store
 from pipelines.runtime.files import absolute
 from pipelines.runtime.workspace import Workspace
@@ -91,13 +91,14 @@ def _read(experiment: Experiment, dataset: Dataset) -> Source:
 
 def _from_registry(experiment: Experiment, uri: str) -> Source:
     store = existing_store(experiment.mlflow.tracking_uri, Path.cwd())
-    store.client()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = download_artifacts(uri, dst_path=folder)
+            path = fetch(store.client(), store.tracking_uri, uri, Path(folder))
         except MlflowException as error:
             raise _absent(uri, error) from None
-        return Source(*load_directory(Path(path)))
+        except WaveError as error:
+            raise WaveError(f"ancestor.source={error}") from None
+        return Source(*load_directory(path))
 
 
 def _absent(uri: str, error: MlflowException) -> WaveError:

@@ -1,6 +1,7 @@
 """Publishing: a folder of plain files becomes one version of a registered model under an alias, exactly once."""
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -9,9 +10,11 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from pipelines.registry.kept_files import FILES_TAG, lacking, logged_model
 from pipelines.registry.runs import KEY_TAG
-from pipelines.registry.store import Store, explained
+from pipelines.registry.store import Store, explained, notice
 from pipelines.runtime.files import contents
 from wave.errors import WaveError
 
@@ -57,8 +60,9 @@ def publish(
     """Register ``directory`` and return the version number; afterwards ``registered_model@alias`` is that folder.
 
     Calling again with the same files, names and ``batch`` gives the same version, also after a crash between any two
-    steps: a logged model left behind is filled and used. If two processes publish the same at once, both may
-    make a version; each then keeps the lowest and deletes the rest, so one is left when both have returned.
+    steps: a logged model left behind is filled and used, and files that are gone are uploaded again. If two processes
+    publish the same at once, both may make a version; each then keeps the lowest and deletes the rest, so one is left
+    when both have returned.
 
     Raises:
         WaveError: a bad name, an empty folder, or what MLflow answered; no registered model is left without versions.
@@ -68,6 +72,8 @@ def publish(
     with explained(store.tracking_uri):
         client = store.client()
         version = _settled(client, registered_model, key)
+        if version is not None and not _whole(client, store, directory, registered_model, version):
+            version = None
         if version is None:
             text = {name: str(value) for name, value in tags.items()} | {KEY_TAG: key}
             model = _logged_model(client, store, directory, alias, run_id, text, metrics)
@@ -97,6 +103,30 @@ def _settled(client: MlflowClient, registered_model: str, key: str) -> int | Non
             model_id = extra.source.removeprefix("models:/")
             _gone_is_fine(lambda model_id=model_id: client.delete_logged_model(model_id))
     return int(versions[0].version) if versions else None
+
+
+def _whole(client: MlflowClient, store: Store, directory: Path, registered_model: str, version: int) -> bool:
+    """Upload again what a version lacks; False, and no version any more, where the logged model behind it is gone."""
+    model = logged_model(client, client.get_model_version(registered_model, str(version)).source)
+    if model is None:
+        _gone_is_fine(lambda: client.delete_model_version(registered_model, str(version)))
+        notice(f"registry: {registered_model} version {version} had lost its files; it is registered again")
+        return False
+    if names := _filled(client, store, directory, model):
+        notice(f"registry: {registered_model} version {version} lacked {', '.join(names)}; uploaded again")
+    return True
+
+
+def _filled(client: MlflowClient, store: Store, directory: Path, model: LoggedModel) -> list[str]:
+    """The names of files that a logged model lacked, uploaded now."""
+    names = lacking(store.tracking_uri, model.artifact_location, directory)
+    if names:
+        # not the client's way: it keeps the place of a model's id, also of another copy of the database
+        repository = get_artifact_repository(model.artifact_location, tracking_uri=store.tracking_uri)
+        repository.log_artifacts(str(directory))
+        if left := lacking(store.tracking_uri, model.artifact_location, directory):
+            raise WaveError(f"{left[0]} cannot be put into {model.artifact_location}; see what holds it")
+    return names
 
 
 def _gone_is_fine(delete: Callable[[], object]) -> None:
@@ -132,8 +162,10 @@ def _logged_model(
     found = client.search_logged_models([store.experiment_id], f"tags.`{KEY_TAG}` = '{tags[KEY_TAG]}'")
     ready = [model for model in found if model.status == LoggedModelStatus.READY]
     if ready:
+        _filled(client, store, directory, ready[0])
         return ready[0]
-    model = found[0] if found else client.create_logged_model(store.experiment_id, name, run_id, dict(tags))
+    noted = {**tags, FILES_TAG: json.dumps(contents(directory))}
+    model = found[0] if found else client.create_logged_model(store.experiment_id, name, run_id, noted)
     client.log_model_artifacts(model.model_id, str(directory))
     now = int(time.time() * 1000)
     measured = [Metric(key, value, now, 0, model_id=model.model_id) for key, value in metrics.items()]

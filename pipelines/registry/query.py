@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
+from pipelines.registry.kept_files import fetch, logged_model
 from pipelines.registry.publish import check_names, publication_key, publish, snippet
 from pipelines.registry.runs import KEY_TAG, batch_run, end_batch, log_files, pages, size_run
 from pipelines.registry.store import Store, existing_store, explained, open_store
@@ -83,8 +83,9 @@ def pull(store: Store, registered_model: str, alias: str, destination: Path) -> 
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with explained(uri), tempfile.TemporaryDirectory(dir=destination.parent, prefix=".pull-") as folder:
-            store.client()  # makes it the store of this process
-            got = download_artifacts(f"models:/{registered_model}@{alias}", dst_path=folder, tracking_uri=uri)
+            client = store.client()
+            version = client.get_model_version_by_alias(registered_model, alias).version
+            got = fetch(client, uri, f"models:/{registered_model}/{version}", Path(folder))
             files = Path(folder, "files")
             shutil.copytree(got, files)
             files.replace(destination)
@@ -113,13 +114,8 @@ def _rows(client: MlflowClient, model: RegisteredModel) -> list[ModelRow]:
 
 
 def _row(client: MlflowClient, model: RegisteredModel, alias: str, version: ModelVersion) -> ModelRow:
-    metrics: dict[str, float] = {}
-    try:
-        logged = client.get_logged_model((version.source or "").removeprefix("models:/"))
-        metrics = {metric.key: metric.value for metric in logged.metrics or []}
-    except MlflowException as error:  # registered by other means: no logged model behind it
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
+    logged = logged_model(client, version.source)  # None: registered by other means
+    metrics = {metric.key: metric.value for metric in logged.metrics or []} if logged else {}
     return ModelRow(model.name, alias, int(version.version), dict(version.tags), metrics, version.description or "")
 
 

@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.entities import PagedList
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -88,9 +89,11 @@ def end_batch(store: Store, run_id: str, status: Status) -> None:
 def log_files(store: Store, run_id: str, *files: Path) -> None:
     """Put files (resolved configuration, result tables) into the run's artifacts, over older ones of the same name."""
     with explained(store.tracking_uri):
-        client = store.client()
+        place = store.client().get_run(run_id).info.artifact_uri or ""
+        # not the client's way: it keeps the place of a run's id, also of another copy of the database
+        repository = get_artifact_repository(place, tracking_uri=store.tracking_uri)
         for file in files:
-            client.log_artifact(run_id, str(file))
+            repository.log_artifact(str(file))
 
 
 def _run(client: MlflowClient, experiment_id: str, key: str, name: str, parent: str | None) -> Run:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.registry import query as registry
-from pipelines.registry import store
+from pipelines.registry import reachable, store
 from wave.errors import WaveError
 
 
@@ -58,7 +58,7 @@ def test_reading_makes_no_database(tmp_path: Path):
 
 
 def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(store, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(reachable, "PROBE_SECONDS", 0.2)
     holder = sqlite3.connect(tmp_path / "mlflow.db")
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(WaveError, match=r"mlflow\.db cannot be used \(database is locked\); end the program"):
