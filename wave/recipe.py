@@ -21,39 +21,62 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training. Exactly one of ``steps`` and ``epochs`` is given. Raises :class:`WaveError` for impossible values.
+    """How one training runs: of the ancestor, of stage 1, or of a size in stage 2.
 
-    ``batch_size`` counts images over all workers; ``lr`` is the peak of timm's cosine schedule after a linear warm-up
-    of ``warmup_steps``, down to ``min_lr``. ``clip_grad`` bounds the gradient's norm, 0 does not. The loss is
-    ``kl_weight * tau^2 * KL(teacher || student at tau) + ce_weight * CE`` (WAVE, stage 1); the KL term needs a
-    teacher. ``template_lr_scale`` and ``scaler_lr_scale`` multiply the rate of their group. ``bfloat16`` is autocast;
-    weights are always built in float32. ``compile`` compiles the blocks of the model, in stage 1 of the auxiliary one;
-    sizes sampled beside it run as they are.
+    Raises :class:`WaveError` for impossible values. The loss is
+    ``kl_weight * tau^2 * KL(teacher || student at tau) + ce_weight * CE`` (WAVE, stage 1).
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     steps: int | None = None
+    """Optimiser steps of the whole training. Give either `steps` or `epochs`."""
     epochs: int | None = None
+    """Passes over the training images. Give either `steps` or `epochs`."""
     batch_size: int = 128
+    """Images per step, over all workers together."""
     lr: float = 1e-3
+    """Peak learning rate of AdamW, above 0. It rises linearly over `warmup_steps` and falls to
+    `min_lr` along a cosine."""
     weight_decay: float = 0.05
+    """AdamW's weight decay, 0 or more; norms and biases have none."""
     warmup_steps: int = 0
+    """Steps until the peak learning rate, fewer than all steps."""
     min_lr: float = 1e-5
+    """Learning rate at the end, at most `lr`."""
     clip_grad: float = 1.0
+    """Largest norm of the gradient; larger ones are scaled down. 0 does not clip."""
     precision: Precision = "float32"
+    """`"bfloat16"` runs the forward pass under autocast, faster on recent GPUs; weights are always
+    built in float32."""
     tau: float = 1.0
+    """Temperature of the distillation loss, above 0. Higher values pay more attention to the
+    ancestor's second guesses; 4 was best on Fashion-MNIST."""
     kl_weight: float = 1.0
+    """Weight of the distance from the ancestor's logits, 0 or more. An ancestor's own training does
+    not use it."""
     ce_weight: float = 1.0
+    """Weight of the cross-entropy with the labels, 0 or more."""
     label_smoothing: float = 0.0
+    """Share of each label that is spread over all classes, 0 to below 1."""
     template_lr_scale: float = 1.0
+    """Multiplies the learning rate of templates. Only in stage 1."""
     scaler_lr_scale: float = 1.0
+    """Multiplies the learning rate of scalers."""
     ema_decay: float | None = None
+    """Decay of an exponential moving average of the weights, between 0 and 1; the average is what
+    is kept. Default: no average."""
     mixup: float = 0.0
+    """Strength of mixup, 0 or more; 0 does not mix. Meant for long trainings."""
     cutmix: float = 0.0
+    """Strength of cutmix, 0 or more; 0 does not mix. Meant for long trainings."""
     checkpoint_activations: bool = False
+    """Recomputes activations in the backward pass: less memory, about a third more time."""
     compile: bool = False
+    """Compiles the blocks of the model with torch.compile; in stage 1 those of the auxiliary model.
+    """
     log_every: int = 20
+    """Steps between two lines of progress and two logged metrics."""
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):

@@ -21,11 +21,22 @@ class Ancestor(Section):
     """The trained model that templates come from."""
 
     source: Source = "train"
+    """Where the model comes from: `train` (here), `timm:NAME`, `local-dir:DIR`, `checkpoint:FILE`,
+    or `models:/NAME@ALIAS` from the registry."""
     architecture: str | None = None
+    """timm's name of the architecture, such as `vit_tiny_patch16_224`. Required for `train` and
+    `checkpoint`; the other sources know it."""
     mean: Statistics | None = None
+    """Mean of each channel that the model was trained with, pixels in 0 to 1. Default: what the
+    source says."""
     std: Statistics | None = None
+    """Standard deviation of each channel that the model was trained with. Default: what the source
+    says."""
     model_args: Annotated[dict[str, Argument], Field(default_factory=dict)]
+    """Arguments of the timm model that differ from the architecture's, such as `{ embed_dim = 96,
+    depth = 6, num_heads = 6, patch_size = 7 }`."""
     recipe: Recipe | None = None
+    """How the ancestor is trained; only for `source = "train"`."""
 
     @model_validator(mode="after")
     def _effects(self) -> Self:

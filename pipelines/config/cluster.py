@@ -9,10 +9,13 @@ from pipelines.config.validation import Section, SettingError
 
 
 class Cluster(Section):
-    """Which Ray: "" starts one on this machine, "auto" joins the one here, ``ray://host:port`` another."""
+    """Which Ray cluster runs it."""
 
     address: str = ""
+    """Ray cluster to use: empty starts one on this machine, `auto` joins the one running here,
+    `ray://HOST:PORT` connects to another. `python -m cluster submit` sets it for you."""
     num_cpus: Count | None = None
+    """CPU cores that a cluster started here may use. Default: all that this process may use."""
 
     @model_validator(mode="after")
     def _effects(self) -> Self:

@@ -16,13 +16,13 @@ SMOKE_STEPS, SMOKE_IMAGES = 2, 512
 
 
 class Variant(Section):
-    """Our method under other settings: ``set`` changes keys of the experiment as ``--set`` does.
-
-    It has templates of its own, distilled from the same ancestor.
-    """
+    """WAVE under other settings, with templates of its own, distilled from the same ancestor."""
 
     name: Annotated[str, matches(r"wave_[a-z0-9_]{1,60}", "should be wave_ and small letters, digits or _")]
+    """Names the variant in studies: `wave_` and small letters, digits or `_`."""
     set: Annotated[list[str], Field(min_length=1)]
+    """Settings that differ from the experiment's, each written as for `--set`. Each variant has its
+    own distillation from the same ancestor."""
 
     @model_validator(mode="after")
     def _only_ours(self) -> Self:
@@ -34,23 +34,29 @@ class Variant(Section):
 
 
 class Study(Section):
-    """Every method at every size it reaches, from every seed: accuracy at step 0 and after each of ``steps``, in one
-    training of the longest; [0] trains nothing. ``data`` names another data set than the ancestor's: the classifier is
-    then drawn anew for every method. ``learning_rates`` default to those of the comparison; of several each method's
-    best on held-out images is taken. ``held_out`` measures everything on those images, to choose between variants
-    without the test set. ``distilled`` trains every cell with the losses of stage 1, by the ancestor's logits too, not
-    by the labels alone.
-    """
+    """One comparison: every method at every size it reaches, from every seed, on one data set."""
 
     name: Method
+    """Names the study in tables and pictures: small letters, digits and `_`."""
     methods: Annotated[list[Method], Field(min_length=1)]
+    """What to compare: `wave`, variants (`wave_...`), and baselines by name."""
     sizes: Annotated[list[AnySize], Field(min_length=1)]
+    """Sizes at which every method is measured, where it reaches them."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, default_factory=lambda: [0, 1, 2])]
+    """One training per seed; tables show mean and standard deviation."""
     steps: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, default_factory=lambda: [50, 200])]
+    """Training steps after which accuracy is measured, besides step 0. One training of the longest
+    is read off on the way; `[0]` trains nothing."""
     learning_rates: Rates | None = None
+    """Rates to choose from, per method, on held-out images. Default: those of the comparison."""
     held_out: bool = False
+    """Measures on held-out images instead of the test set, to choose between settings without
+    looking at it."""
     distilled: bool = False
+    """Trains every method with the losses of stage 1 instead of the labels alone."""
     data: Data | None = None
+    """Another data set than the ancestor's, to measure transfer. The classifier is then random for
+    every method."""
 
     @model_validator(mode="after")
     def _once(self) -> Self:
@@ -92,22 +98,30 @@ class Study(Section):
 
 
 class Evaluate(Section):
-    """The comparison; see :mod:`pipelines.comparison.evaluate`.
-
-    Every cell reads batches of ``batch_size``; ``scaler_steps`` of its steps train our scalers alone by
-    ``[initialise.recipe]``. Each cell and each rival's stage 1 gets ``cpus`` and ``gpus``.
-    """
+    """The comparison with other initialisations. Only ``evaluate`` and ``report`` read it."""
 
     studies: Annotated[list[Study], Field(default_factory=list)]
+    """What is compared, study by study."""
     variants: Annotated[list[Variant], Field(default_factory=list)]
+    """WAVE under other settings, to be named in studies."""
     learning_rates: Annotated[Rates, Field(default_factory=lambda: [1e-3])]
+    """Rates that each method chooses from on held-out images, unless a study gives its own."""
     batch_size: Count = 64
+    """Images per training step of every cell."""
     scaler_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps of a cell's budget that train our scalers alone, by `[initialise.recipe]`, before all
+    weights are trained."""
     train_images: Annotated[int, Field(ge=0)] = 0
+    """Training images to use; 0 means all."""
     test_images: Annotated[int, Field(ge=0)] = 0
+    """Test images to measure on; 0 means all."""
     cpus: Amount = 1.0
+    """CPU cores per cell and per distillation of a baseline."""
     gpus: Amount = 0.0
+    """GPUs per cell and per distillation of a baseline; a fraction lets several share one."""
     results: PathText = ""
+    """JSON-lines file that finished cells are added to and read back from. Default:
+    `evaluation.jsonl` in the output folder."""
 
     @model_validator(mode="after")
     def _something(self) -> Self:

@@ -15,26 +15,43 @@ CHANGES = ("augment", "hflip", "random_crop", "color_jitter", "reprob")
 
 
 class Data(Section):
-    """Where the images are and what training does to them.
-
-    See :mod:`pipelines.data.dataset` and :mod:`pipelines.data.batches`.
-
-    ``held_out`` training images are kept apart when the set is converted: nothing trains on them, the comparison
-    chooses learning rates by them.
-    """
+    """Where the images are, and what training does to them."""
 
     path: Annotated[PathText, Field(min_length=1)]
+    """Folder of Parquet shards. If it is missing or empty and `convert` is set, the images are
+    converted into it first."""
     convert: Literal["digits", "fashion-mnist", "imagefolder"] | None = None
+    """Format of the original images: scikit-learn's `"digits"`, IDX files of `"fashion-mnist"`, or
+    an `"imagefolder"` with `train/CLASS/` and `val/CLASS/`. Leave it out if the shards are there
+    already."""
     source: PathText = ""
+    """Folder of the original images. Required for `imagefolder`; for `fashion-mnist` the default is
+    where Debian's package puts them."""
     image_size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
+    """Side in pixels that models read, 1 to 8192, for `imagefolder` (default 224) and `digits`
+    (default 8)."""
     held_out: Annotated[int, Field(ge=0)] = 0
+    """Training images to set aside when converting. Nothing trains on them; the comparison chooses
+    learning rates by them."""
     workers: Annotated[int, Field(ge=0, le=256)] = 0
+    """Processes that decode images per training worker, 0 to 256; 0 decodes in the training
+    process. Without effect on images held in memory."""
     in_memory: Annotated[Literal["auto"] | bool, Says('should be "auto", true or false')] = "auto"
+    """Whether all training images are kept in memory. `"auto"` does so for images that need no
+    decoding and take less than 1 GiB."""
     augment: str = ""
+    """timm's auto-augment policy, such as `rand-m9-mstd0.5-inc1`; empty means none. Needs encoded
+    images."""
     hflip: Share = 0.0
+    """Probability of a horizontal flip. Leave it at 0 where mirrored images mean something else,
+    such as digits."""
     random_crop: Share = 0.0
+    """Smallest share of an image's area that a random crop keeps; 0 means no random crop. DeiT uses
+    0.08."""
     color_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Strength of random brightness, contrast and saturation, 0 to 1. Needs encoded images."""
     reprob: Share = 0.0
+    """Probability of erasing a random rectangle. Needs encoded images."""
 
     @property
     def name(self) -> str:

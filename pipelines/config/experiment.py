@@ -26,36 +26,50 @@ from wave.spec import TargetSpec
 
 
 class Experiment(Section):
-    """One run. ``output`` is relative to the folder where the command runs; names not given default to ``name``.
-
-    ``budget="smoke"`` is the same run with two steps wherever something is trained and few images in the comparison,
-    under a name of its own: it shows in minutes that everything fits together. ``preset="paper"`` is WAVE's own form:
-    random templates, one size and the labels beside the ancestor's logits in stage 1, random scalers that stage 2
-    trains.
-    """
+    """One run: everything that one TOML file says."""
 
     name: Name
+    """Names the run: 1 to 64 letters, digits, `-` or `_`. The output folder, the MLflow experiment
+    and the registered model take it unless they are set."""
     budget: Budget = "full"
+    """`"smoke"` is the same run in minutes: two steps wherever something is trained, few images in
+    the comparison, and `-smoke` added to the name. It shows that everything fits together."""
     preset: Literal["all_sizes", "paper"] = "all_sizes"
+    """`"paper"` is WAVE as published: random templates, one size and a constant loss in stage 1,
+    random scalers that stage 2 trains. `"all_sizes"` samples sizes in stage 1, so that they need no
+    training."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Decides every random draw: order of batches, sampled sizes, initial weights. The same seed on
+    the same machine gives the same run."""
     output: PathText = ""
+    """Folder for everything the run writes, relative to where the command runs. Default:
+    `runs/NAME`. On a cluster it must lie on storage that every node sees."""
     data: Data
+    """Images and what training does to them."""
     ancestor: Ancestor
+    """The trained model that templates come from."""
     templates: TemplateSettings = TemplateSettings()
+    """How many templates, of which block size, and how they start."""
     distil: Distil
+    """Stage 1: distils the ancestor into templates."""
     initialise: Initialise
+    """Stage 2: builds, and if asked trains, each size."""
     targets: Targets
+    """The sizes to register."""
     evaluate: Annotated[Evaluate, Field(default_factory=lambda: Evaluate.model_validate({}))]
+    """The comparison with other initialisations; only `evaluate` and `report` read it."""
     mlflow: Mlflow = Mlflow()
+    """Where results are registered."""
     cluster: Cluster = Cluster()
+    """Which Ray cluster runs it."""
 
     @model_validator(mode="after")
     def _across(self) -> Self:
-        if self.initialise.teacher_logits and self.data.changes_images and not self.initialise.subset:
+        stage2 = self.initialise
+        if stage2.recipe and stage2.teacher_logits and self.data.changes_images and not stage2.subset:
             text = "=true reuses logits of unchanged images, but data changes them; set it false, or set a subset"
             raise SettingError("initialise.teacher_logits", text)
         encoded_only = [key for key in ("augment", "color_jitter", "reprob") if getattr(self.data, key)]
-        stage2 = self.initialise
         if stage2.recipe and stage2.subset and not stage2.caches_logits and encoded_only:
             text = f"={stage2.subset} images are held in memory, where data.{encoded_only[0]} has no effect; "
             text += "set subset = 0"

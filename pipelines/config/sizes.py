@@ -17,17 +17,23 @@ MAX_CLASSES = 2**24
 
 
 class Size(Section):
-    """``{embed_dim = 64, depth = 6}``, heads and MLPs as the ancestor's."""
+    """A width and a depth; heads and MLPs are the ancestor's."""
 
     embed_dim: Width
+    """Channels of the residual stream, 1 to 16384. Multiples of the block size need no cropping."""
     depth: Layers
+    """Transformer blocks, 1 to 1024."""
 
 
 class AnySize(Size):
-    """``{embed_dim = 72, depth = 6, num_heads = 6, mlp_ratio = 2}``; ``None`` means as the ancestor."""
+    """A width and a depth, with heads and MLPs of its own where they are given."""
 
     num_heads: Annotated[int, Field(ge=1, le=16384)] | None = None
+    """Attention heads. Default: as many as keep the ancestor's head_dim. A head may have fewer
+    channels than the ancestor's, not more."""
     mlp_ratio: Annotated[float, Field(gt=0, le=64)] | None = None
+    """Hidden channels of the MLP as a multiple of `embed_dim`, above 0 and at most 64. Default: the
+    ancestor's."""
 
     @model_validator(mode="after")
     def _hidden(self) -> Self:
@@ -42,11 +48,16 @@ class AnySize(Size):
 
 
 class TargetSize(AnySize):
-    """A size to initialise; what else differs from the ancestor may be given."""
+    """A size to initialise, with everything in which it differs from the ancestor."""
 
     num_classes: Annotated[int, Field(ge=1, le=MAX_CLASSES)] | None = None
+    """Classes of the classifier. If it differs from the ancestor's, the classifier is initialised
+    randomly."""
     img_size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
+    """Side of the input images in pixels, a multiple of the patch size. Default: the ancestor's;
+    position embeddings are resized."""
     patch_size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
+    """Side of a patch in pixels. Default: the ancestor's; patch embeddings are resized."""
 
     @model_validator(mode="after")
     def _patches(self) -> Self:
@@ -62,7 +73,9 @@ class SizeGrid(Section):
     """Every width with every depth."""
 
     embed_dim: Annotated[list[Width], Field(min_length=1)]
+    """Widths, each combined with every depth."""
     depth: Annotated[list[Layers], Field(min_length=1)]
+    """Depths, each combined with every width."""
 
     @model_validator(mode="after")
     def _no_duplicates(self) -> Self:
@@ -83,10 +96,12 @@ Sizes = Annotated[
 
 
 class Targets(Section):
-    """The sizes to initialise: a grid or a list."""
+    """The sizes to initialise and register, as a grid or a list."""
 
     grid: SizeGrid | None = None
+    """Every width with every depth. Give either `grid` or `sizes`."""
     sizes: Annotated[list[TargetSize], Field(default_factory=list)]
+    """Sizes one by one, each with what differs from the ancestor. Give either `grid` or `sizes`."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

@@ -12,26 +12,37 @@ from wave.spec import TargetSpec
 
 
 class Distil(Section):
-    """Stage 1. ``workers`` is a number, or [min, max] for an elastic group.
-
-    ``sizes`` are sampled, ``sizes_per_step`` of them a step, each in proportion to its cost to the power of
-    ``-cost_power``: 0 is equal chance, 1 an equal share of the computing. Without sizes every batch is read at the
-    auxiliary size, with ``auxiliary`` at that size besides the drawn ones. ``feature_weight`` adds the distance of
-    tokens from the ancestor's (:mod:`wave.features`). ``annealing`` goes over from the ancestor's logits to the labels,
-    where the recipe has both. The defaults are measured: docs/tried.md.
-    """
+    """Stage 1: distils the ancestor into templates."""
 
     recipe: Recipe
+    """How stage 1 is trained."""
     workers: Annotated[Count | tuple[Count, Count], Says(f"should be {_COUNT}, or two of them, [least, most]")] = 1
+    """Training workers: a number, or `[least, most]` for a group that shrinks and grows with the
+    cluster. `batch_size` must be a multiple of each."""
     use_gpu: bool = False
+    """Whether every worker gets a GPU."""
     resources_per_worker: Annotated[dict[str, Amount], Field(default_factory=lambda: {"CPU": 1.0})]
+    """Ray resources per worker, for example `{ CPU = 10, GPU = 1 }`. Default: one CPU."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
+    """How often training restarts from its last checkpoint after a worker died; -1 means without
+    end."""
     sizes: Sizes | None = None
+    """Sizes to sample, as a grid or a list. They need no training of their own afterwards. Choose a
+    range that covers every size you will need; without it only the auxiliary size is trained."""
     sizes_per_step: Count = 1
+    """Sizes drawn per step, at most as many as there are. One was as good as two at equal cost."""
     cost_power: Share = 0.75
+    """How strongly cheap sizes are preferred, 0 to 1: a size is drawn in proportion to its cost to
+    the power of minus this. 0 is equal chance, 1 an equal share of the computing."""
     auxiliary: bool = False
+    """Whether the auxiliary model reads every batch beside the drawn size. It improves the
+    ancestor's own size and slows down the others."""
     feature_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of a loss that pulls intermediate tokens towards the ancestor's, 0 or more; 0 leaves
+    it out. It costs a pass of the ancestor per batch and did not help on Fashion-MNIST."""
     annealing: bool = True
+    """Shifts the loss from the ancestor's logits to the labels over the training. It applies where
+    the recipe gives both a weight."""
 
     @property
     def sampled(self) -> list[TargetSpec]:

@@ -12,33 +12,56 @@ from wave.width import Symmetry, Width, WidthScale
 
 
 class Rule(Section):
-    """Resources of one trial whose model has at most ``max_params`` million parameters; without it, of any other."""
+    """The resources of one size. Rules are tried in order, smallest ``max_params`` first."""
 
     max_params: Annotated[float, Field(gt=0)] | None = None
+    """Largest model this rule applies to, in millions of parameters. The last rule has none and
+    covers all larger models."""
     cpus: Amount = 1.0
+    """CPU cores per size; fractions, in steps of 0.0001, let several sizes share a core."""
     gpus: Amount = 0.0
+    """GPUs per size; a fraction lets several sizes share one."""
 
 
 class Initialise(Section):
-    """Stage 2, one trial a size; without a recipe no size is trained. ``subset`` images (0 = all) are used.
-
-    Beside cached ``teacher_logits`` a subset's images stay unchanged; without (also by ``recipe.kl_weight = 0``, which
-    needs no teacher) ``data.hflip`` and ``data.random_crop`` change them.
-    ``compare_scratch`` trains timm's random initialisation by the same recipe beside each size, for the table.
-    """
+    """Stage 2: builds every target size, and trains its scalers if there is a recipe."""
 
     recipe: Recipe | None = None
+    """How the scalers of each size are trained. Without it nothing is trained, which is right for
+    sizes that stage 1 sampled."""
     scalers: Literal["resample", "random"] = "resample"
+    """Where scalers start: `"resample"` reads them off the auxiliary model; `"random"` draws them,
+    as in the paper, and then needs a recipe to be useful."""
     depth: Depth = "nearest"
+    """Which auxiliary layer each layer copies: the `"nearest"`, a `"linear"` blend of two, or
+    copies with `"identity"` layers between them."""
     width: Width = "leading"
+    """Which blocks a width uses: `"leading"` takes the most important ones first; `"even"` spreads
+    them evenly, which suits an ancestor that is not in canonical form."""
     width_scale: WidthScale = "auto"
+    """Rescales weights when the width changes: `"copies"` preserves the function when growing by
+    whole multiples, `"sqrt"` preserves the scale when shrinking, `"auto"` takes the one that fits,
+    and `"none"` leaves weights as they are."""
     symmetry: Symmetry = "split"
+    """Separates the copies that growing makes, which would otherwise stay equal: `"split"` keeps
+    the function, `"noise"` perturbs them, `"none"` leaves them equal."""
     symmetry_strength: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Relative size of that separation, above 0 and at most 1. Default: 0.1."""
     subset: Annotated[int, Field(ge=0)] = 0
+    """Training images that stage 2 uses; 0 means all. A few thousand are enough for scalers, and a
+    subset is kept in memory."""
     teacher_logits: bool = True
+    """Computes the ancestor's logits once and reuses them, so images stay unchanged. With `false`,
+    the ancestor reads every augmented batch."""
     compare_scratch: bool = False
+    """Trains timm's random initialisation with the same recipe beside each size, for the last
+    column of the table. It doubles the time."""
     max_failures: Annotated[int, Field(ge=-1)] = 2
+    """How often a size is retried after an error; -1 retries without end. One failed size does not
+    stop the others."""
     resources: Annotated[list[Rule], Field(min_length=1, default_factory=lambda: [Rule()])]
+    """CPUs and GPUs per size, by its number of parameters; the first matching rule counts. Default:
+    one CPU."""
 
     def images_of(self, rows: int) -> int:
         """How many of ``rows`` training images are used."""

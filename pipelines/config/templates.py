@@ -12,15 +12,25 @@ from wave.spec import KINDS, Kind, TemplateSpec
 
 
 class TemplateSettings(Section):
-    """How many templates, of which block size. ``block`` defaults to (head_dim, head_dim)."""
+    """How many templates there are, of which block size, and how they start."""
 
     count: Annotated[Count | dict[str, Count], Says(f"should be {_COUNT}, or a table of one for each of {_KINDS}")] = 32
+    """Templates per kind of matrix: one number, or a table for `qkv`, `proj`, `fc1` and `fc2`. More
+    templates cost parameters; 64 of 16x16 were enough on Fashion-MNIST."""
     block: (
         Annotated[Block | dict[str, Block], Says(f"should be {_PAIR}, or a table of one for each of {_KINDS}")] | None
     ) = None
+    """Rows and columns of a template: one pair, or a table per kind. Default: the ancestor's
+    head_dim twice, so that blocks never cut a head. Larger blocks need fewer scalers."""
     order: Order = "tile"
+    """Order of the Kronecker product. `"tile"` keeps each template a contiguous block and can crop;
+    `"interleave"` shuffles rows and columns and was worse."""
     start: Literal["canonical", "svd", "random"] = "canonical"
+    """Where templates start: the ancestor in `"canonical"` form (best), the ancestor as it is
+    (`"svd"`), or at `"random"` as in the paper."""
     auxiliary: Size | None = None
+    """Size of the model that is distilled and that others are resampled from. Default: the
+    ancestor's; a smaller one costs less."""
 
     @model_validator(mode="after")
     def _all_kinds(self) -> Self:

@@ -16,7 +16,9 @@ from wave.recipe import Recipe
 class Section(BaseModel):
     """A table of the file: frozen, no unknown keys, no conversion between types but from whole numbers to decimals."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     def given(self, key: str) -> bool:
         """Whether a setting has another value than its default."""

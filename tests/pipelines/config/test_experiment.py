@@ -241,6 +241,12 @@ def test_color_jitter_beside_a_policy(file: Path) -> None:
         load(file, ["data.augment=rand-m9-mstd0.5-inc1", "data.color_jitter=0.4", "initialise.teacher_logits=false"])
 
 
+def test_images_may_change_where_stage_2_trains_nothing(file: Path):
+    """Both ways out that the message names would be refused there: without a recipe neither has an effect."""
+    sets = ["data.hflip=0.5", "initialise.recipe=", "initialise.compare_scratch=", "initialise.subset="]
+    assert load(file, [*sets, "initialise.teacher_logits="]).data.changes_images
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "digits.toml").write_text(GOOD)
     bad = tmp_path / "bad.toml"
