@@ -1,0 +1,31 @@
+"""What WRITING asks of pages and can be counted: lengths, and words that the project does not use."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "tests/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LONGEST = {"README.md": 120, "method.md": 250, "results.md": 250}
+WORDS = re.compile(r"\b(rivals?|stages 1|a line a method|as it comes)\b", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_keeps_to_its_length_and_vocabulary(page: Path) -> None:
+    text = page.read_text()
+    assert len(text.splitlines()) <= LONGEST.get(page.name, 1000)
+    assert not WORDS.findall(text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_prose_has_lines_of_100_columns(page: Path) -> None:
+    if page.parent.name == "reference":
+        pytest.skip("made from the code")
+    whole = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    long = [line for line in whole.splitlines() if len(line) > 100 and not line.startswith(("|", "!", "#", "    "))]
+    assert not long
+
+
+def test_the_readme_is_about_700_words() -> None:
+    assert 500 <= len((ROOT / "README.md").read_text().split()) <= 800
