@@ -72,8 +72,6 @@ def test_the_tutorial_ends_with_a_registered_and_a_pulled_model(folder: Path) ->
 @pytest.mark.parametrize("page", AFTER, ids=lambda page: page.stem)
 def test_the_blocks_of_a_page_run(page: Path, folder: Path) -> None:
     for block in blocks(page):
-        if block.language == "sh" and page.name == "README.md":
-            continue
         if block.language in RUN:
             run(block, folder)
 
