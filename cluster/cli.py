@@ -21,7 +21,7 @@ from cluster.jobs import package as pack
 from cluster.jobs import submit as submission
 from cluster.jobs.client import NAME_KEY, RUN_KEY, Jobs, attempt, exit_code, reason
 from cluster.jobs.run_spec import check_server, check_storage
-from cluster.jobs.target import find
+from cluster.jobs.target import Target, find, shown
 from cluster.local import head as local
 from cluster.local import state
 
@@ -107,7 +107,7 @@ def submit(
     job = submission.submit(request, target)
     how = "submitted; it continues the run" if job.how == "again" else "submitted"
     how = "runs already; nothing was submitted" if job.how == "attached" else how
-    _console.print(f"job        {job.id} ({how})")
+    _console.print(f"cluster    {shown(target.address)} ({target.why})\njob        {job.id} ({how})")
     if job.how != "attached":
         _console.print(f"upload     {pack.megabytes(job.size)} in {job.files} files")
     _console.print(f"output     {job.output}\ndashboard  {target.address}/#/jobs/{job.id}\nMLflow     {job.mlflow}")
@@ -115,6 +115,14 @@ def submit(
         _follow(Jobs(target), job.id, address, folder)
     else:
         _console.print(f"follow     {_again('logs', job.id, address, folder)} --follow")
+
+
+def _find(address: str, folder: Path) -> Target:
+    """The cluster that is meant; where the environment had a say in it, one line on stderr says what was decided."""
+    target = find(address, folder)
+    if "$" in target.why or "=" in target.why:
+        click.echo(f"cluster: {shown(target.address)} ({target.why})", err=True)
+    return target
 
 
 def _again(command: str, job: str, address: str, folder: Path) -> str:
@@ -151,7 +159,7 @@ def _line(job: JobDetails) -> str:
 @_state
 def status(job: str, address: str, folder: Path) -> None:
     """How JOB (a submission, a run or its name; by default the latest job) stands."""
-    found = Jobs(find(address, folder)).find(job)
+    found = Jobs(_find(address, folder)).find(job)
     _console.print(_line(found))
     if found.status.is_terminal() and exit_code(found) and (why := reason(found)):
         _console.print(why)
@@ -164,7 +172,7 @@ def status(job: str, address: str, folder: Path) -> None:
 @_state
 def logs(job: str, follow: bool, address: str, folder: Path) -> None:
     """Print the log of JOB (a submission, a run or its name; by default the latest job)."""
-    jobs = Jobs(find(address, folder))
+    jobs = Jobs(_find(address, folder))
     name = str(jobs.find(job).submission_id)
     if follow:
         _follow(jobs, name, address, folder)
@@ -177,7 +185,7 @@ def logs(job: str, follow: bool, address: str, folder: Path) -> None:
 @_state
 def stop(job: str, address: str, folder: Path) -> None:
     """End JOB; the run saves its state and continues when it is submitted again."""
-    jobs = Jobs(find(address, folder))
+    jobs = Jobs(_find(address, folder))
     _console.print(_line(jobs.stop(str(jobs.find(job).submission_id))))
 
 
@@ -186,7 +194,7 @@ def stop(job: str, address: str, folder: Path) -> None:
 @_state
 def list_(address: str, folder: Path) -> None:
     """The jobs of the cluster, oldest first."""
-    jobs = Jobs(find(address, folder)).list()
+    jobs = Jobs(_find(address, folder)).list()
     for job in jobs:
         name = (job.metadata or {}).get(NAME_KEY, "-")
         _console.print(f"{_line(job)}  {name}")
@@ -227,7 +235,7 @@ def _only_local(here: bool, command: str) -> None:
 @_mlflow
 def doctor(address: str, folder: Path, storage: str, mlflow: str) -> None:
     """Check the cluster, one line a check; exit code 1 when one fails."""
-    target = find(address, folder)
+    target = _find(address, folder)
     server = mlflow or target.mlflow or os.environ.get("MLFLOW_TRACKING_URI", "")
     place = check_storage(storage or (str(Path.cwd()) if target.local else ""))
     failed = 0

@@ -5,6 +5,7 @@ So a further try of the same run gets a suffix; the run itself continues from it
 """
 
 import asyncio
+import os
 import re
 import sys
 import time
@@ -20,6 +21,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from cluster.errors import ClusterError
 from cluster.jobs.target import Target
+from cluster.local.state import VARIABLES
 
 RUN_KEY, NAME_KEY, OUTPUT_KEY = "wave_run", "wave_name", "wave_output"
 MODELS_KEY, MLFLOW_KEY = "wave_models", "wave_mlflow"
@@ -58,6 +60,15 @@ def reason(job: JobDetails) -> str:
     return lines[0].partition(", last available logs")[0].partition("; last available logs")[0]
 
 
+@contextmanager
+def _unset(names: tuple[str, ...]) -> Iterator[None]:
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
 class Jobs:
     """The jobs of one cluster. Every method raises ClusterError when the cluster refuses or cannot be reached."""
 
@@ -65,7 +76,8 @@ class Jobs:
         self.target = target
         with self._border(_SOMEBODY_ELSE):
             # The token goes as a header: RAY_AUTH_MODE and its file are read once a process, by Ray's C++ part.
-            self._client = JobSubmissionClient(target.address, headers=dict(target.headers))
+            with _unset(VARIABLES):  # Ray would ask there instead, with this token
+                self._client = JobSubmissionClient(target.address, headers=dict(target.headers))
             self._client.list_jobs()  # the version request needs no token; this one does
 
     @contextmanager

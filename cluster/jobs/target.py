@@ -8,16 +8,19 @@ from urllib.parse import urlsplit
 
 from cluster.errors import ClusterError
 from cluster.local import state
+from cluster.local.state import VARIABLES
+from pipelines.config import proxies
 
 
 @dataclass(frozen=True)
 class Target:
-    """A cluster: its Jobs address, its token (empty: none known), and MLflow's address when it is the local one."""
+    """A cluster: its Jobs address, its token (empty: none known), MLflow's address if it is local, and why this one."""
 
     address: str
     token: str
     mlflow: str = ""
     local: bool = False
+    why: str = ""
 
     def __repr__(self) -> str:
         return f"Target({self.address!r}, token={'set' if self.token else 'none'})"  # a token has no place in a log
@@ -29,7 +32,7 @@ class Target:
 
 
 def find(address: str, folder: Path) -> Target:
-    """The cluster at `address`; when empty that of `up --local`, else $RAY_API_SERVER_ADDRESS.
+    """The cluster at `address`; when empty that of `up --local`, else of $RAY_API_SERVER_ADDRESS or $RAY_ADDRESS.
 
     The local head's token is in `folder`; for others Ray's own places count: $RAY_AUTH_TOKEN, $RAY_AUTH_TOKEN_PATH,
     ~/.ray/auth_token. Raises ClusterError when no cluster is known or the address is not one of a Jobs server.
@@ -37,21 +40,44 @@ def find(address: str, folder: Path) -> Target:
     recorded = state.load(folder)
     head, mlflow = recorded.services.get("ray"), recorded.services.get("mlflow")
     here = head.url if head and head.alive() else ""
-    address = (address or here or os.environ.get("RAY_API_SERVER_ADDRESS", "")).rstrip("/")
-    if not address:
-        raise ClusterError(
-            "no cluster: give --address http://HOST:8265, or start one here with `python -m cluster up --local`"
-        )
+    address, why, source = _chosen(address, here)
+    address = address.rstrip("/")
     if "://" not in address:
         address = f"http://{address}"
     if not _is_http(address):
-        raise ClusterError(f"--address {address} is not that of a Jobs server; it looks like http://HOST:8265")
-    if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1"):  # no proxy is to see these, nor the token
-        os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("no_proxy"), "127.0.0.1", "localhost", "::1"]))
+        raise ClusterError(f"{source}{shown(address)} is not that of a Jobs server; it looks like http://HOST:8265")
+    parts = urlsplit(address)
+    # A proxy would read the token on its way to a cluster without TLS, and knows no way to this machine.
+    proxies.bypass(os.environ, *([str(parts.hostname)] if parts.scheme == "http" else []))
     if here and _same(address, here):
         token = _read(state.token_file(folder), "the local cluster's token file")
-        return Target(here, token, mlflow.url if mlflow and mlflow.alive() else "", local=True)
-    return Target(address, _token())
+        return Target(here, token, mlflow.url if mlflow and mlflow.alive() else "", local=True, why=why)
+    return Target(address, _token(), why=why)
+
+
+def _chosen(given: str, here: str) -> tuple[str, str, str]:
+    """The address that counts, why it does, and the word before it in an error: ours first, then Ray's variables."""
+    named = {name: value for name in VARIABLES if (value := os.environ.get(name))}
+    if given or here:
+        why = "--address" if given else "the one of `up --local`"
+        ignored = [f"{name}={shown(value)}" for name, value in named.items() if value.rstrip("/") != (given or here)]
+        return given or here, "; not ".join([why, *([", ".join(ignored)] if ignored else [])]), "--address "
+    for name, value in named.items():
+        # Of a Ray session, as a plain `run` joins it, HOST:6379 may be meant; no token goes there over HTTP.
+        if name == VARIABLES[1] and not value.startswith(("http://", "https://")):
+            raise ClusterError(
+                f"{name}={shown(value)} is not that of a Jobs server; give --address http://HOST:8265, or unset it "
+                "and start a cluster here with `python -m cluster up --local`"
+            )
+        return value, f"${name}", f"{name}="
+    raise ClusterError(
+        "no cluster: give --address http://HOST:8265, or start one here with `python -m cluster up --local`"
+    )
+
+
+def shown(address: str) -> str:
+    """An address without the password that it may hold."""
+    return re.sub(r"//[^/\s]*@", "//***@", address)
 
 
 def _is_http(address: str) -> bool:

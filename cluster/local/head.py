@@ -8,11 +8,9 @@ starts, so `down` ends exactly our processes; `ray stop` would end every Ray pro
 import contextlib
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -20,10 +18,13 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.local import processes
-from cluster.local.state import SCRATCH, Service, State, load, locked, save, token_file
+from cluster.local.state import VARIABLES, Service, State, load, locked, save, token_file
+from pipelines.config import proxies, session_folder
 
 HOST = "127.0.0.1"
 START_SECONDS = 180.0
+_DROPPED = {*VARIABLES, "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "MLFLOW_TRACKING_URI"}
+"""What is about another cluster in the environment of whoever says `up`."""
 
 
 def free_port(preferred: int) -> int:
@@ -40,11 +41,20 @@ def free_port(preferred: int) -> int:
     raise ClusterError("no free TCP port on this machine; close some servers")
 
 
-def _start(command: list[str], log: Path, url: str, environment: dict[str, str]) -> Service:
-    """Start `command` in a session of its own, so that Ctrl-C in this terminal does not reach it."""
+def _start(command: list[str], log: Path, url: str, environment: dict[str, str], *holds: int) -> Service:
+    """Start `command` in a session of its own, so that Ctrl-C in this terminal does not reach it.
+
+    It `holds` these open files, and thereby their locks, as long as it lives.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+            command,
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+            pass_fds=holds,
         )
     return Service(process.pid, processes.started(process.pid) or "", url)
 
@@ -56,16 +66,24 @@ def _head(folder: Path, state: State, environment: dict[str, str], num_cpus: int
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
     # Metrics would be served to all, without the token; a port that is none keeps these two servers from starting.
     environment |= {"RAY_enable_metrics_collection": "0", "AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
-    dashboard = free_port(8265)
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
-    command += ["--node-ip-address", HOST, "--dashboard-host", HOST, "--dashboard-port", str(dashboard)]
-    command += ["--port", str(free_port(6379)), "--ray-client-server-port", str(free_port(10001))]
-    # Not 52365, which every Ray that starts on this machine tries first: an agent without its port takes no jobs.
-    command += ["--dashboard-agent-listen-port", str(free_port(0)), "--temp-dir", state.scratch]
-    # Ports for workers chosen by the system: two Ray clusters on one machine would try the same range otherwise.
-    command += ["--min-worker-port", "0", "--max-worker-port", "0"]
-    command += ["--num-cpus", str(num_cpus)] if num_cpus is not None else []
-    return _start(command, folder / "ray.log", f"http://{HOST}:{dashboard}", environment)
+    scratch = session_folder.make()
+    state.scratch = str(scratch.path)
+    try:
+        python = scratch.interpreter(sys.executable, sys.prefix)
+        # A job says `python`: it shall be the one that has Ray, whether or not its environment was activated here.
+        environment["PATH"] = os.pathsep.join([str(Path(python).parent), environment.get("PATH", os.defpath)])
+        dashboard = free_port(8265)
+        command = [python, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+        command += ["--node-ip-address", HOST, "--dashboard-host", HOST, "--dashboard-port", str(dashboard)]
+        command += ["--port", str(free_port(6379)), "--ray-client-server-port", str(free_port(10001))]
+        # Not 52365, which every Ray that starts on this machine tries first: an agent without its port takes no jobs.
+        command += ["--dashboard-agent-listen-port", str(free_port(0)), "--temp-dir", scratch.ray]
+        # Ports for workers chosen by the system: two Ray clusters on one machine would try the same range otherwise.
+        command += ["--min-worker-port", "0", "--max-worker-port", "0"]
+        command += ["--num-cpus", str(num_cpus)] if num_cpus is not None else []
+        return _start(command, folder / "ray.log", f"http://{HOST}:{dashboard}", environment, scratch.lock)
+    finally:
+        os.close(scratch.lock)
 
 
 def _mlflow(folder: Path, environment: dict[str, str]) -> Service:
@@ -115,18 +133,14 @@ def up(folder: Path, num_cpus: int | None = None) -> State:
             raise ClusterError(
                 f"{token_file(folder)} is gone, and with it the way to the cluster that runs; end it by `down --local`"
             )
-        dropped = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "MLFLOW_TRACKING_URI")
-        environment = {k: v for k, v in os.environ.items() if k not in dropped} | {processes.MARK: state.mark}
-        # A job says `python`: it shall be the one that has Ray, whether or not its environment was activated here.
-        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+        environment = {k: v for k, v in os.environ.items() if k not in _DROPPED} | {processes.MARK: state.mark}
+        proxies.bypass(environment)
         try:
-            if not state.scratch:
-                # Under /tmp and short: Ray puts Unix sockets there, whose paths may have 107 characters.
-                state.scratch = tempfile.mkdtemp(prefix=SCRATCH)
             if not _up(state, "mlflow"):
                 state.services["mlflow"] = _mlflow(folder, dict(environment))
                 save(folder, state)
             if not _up(state, "ray"):
+                _forget(state)
                 state.services["ray"] = _head(folder, state, dict(environment), num_cpus)
                 save(folder, state)
             deadline = time.monotonic() + START_SECONDS
@@ -138,14 +152,19 @@ def up(folder: Path, num_cpus: int | None = None) -> State:
             raise
         except OSError as error:
             _clear(folder, state)
-            raise ClusterError(
-                f"{error.filename or folder}: {error.strerror}; move it, or give another --state"
-            ) from None
+            where = f"{error.filename or folder}: {error.strerror}; move it, or give another --state"
+            raise ClusterError(where if error.strerror else str(error)) from None
         return state
 
 
 def _up(state: State, name: str) -> bool:
     return name in state.services and state.services[name].alive()
+
+
+def _forget(state: State) -> None:
+    if state.scratch:
+        session_folder.remove(Path(state.scratch))
+        state.scratch = ""
 
 
 def _clear(folder: Path, state: State) -> int:
@@ -154,8 +173,7 @@ def _clear(folder: Path, state: State) -> int:
     if left := processes.end(state.mark, roots):
         pids = ", ".join(str(process.pid) for process in sorted(left, key=lambda p: p.pid))
         raise ClusterError(f"processes {pids} do not end; they may belong to another user")
-    if state.scratch:
-        shutil.rmtree(state.scratch, ignore_errors=True)
+    _forget(state)
     with contextlib.suppress(OSError):  # a folder that is in its place is not ours
         token_file(folder).unlink(missing_ok=True)
     (folder / "state.json").unlink(missing_ok=True)

@@ -3,6 +3,8 @@
 import fcntl
 import json
 import os
+import shlex
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +16,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from cluster.errors import ClusterError
 from cluster.local.processes import started
+from pipelines.config import session_folder
 
-SCRATCH = "/tmp/wave-"
-"""How the folder begins where Ray keeps its sockets."""
+VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+"""By which Ray's own client finds a cluster, the first before the second, and both before the address it is given."""
 
 
 @dataclass
@@ -34,10 +37,10 @@ class Service:
 
 @dataclass
 class State:
-    """What is up. `mark` is in the environment of everything we started, `scratch` is Ray's folder under /tmp."""
+    """What is up. `mark` is in the environment of everything we started, `scratch` is the folder of Ray's session."""
 
     mark: Annotated[str, Field(pattern=r"^([0-9a-f]{16})?$")] = ""
-    scratch: Annotated[str, Field(pattern=rf"^({SCRATCH}[A-Za-z0-9_]+)?$")] = ""  # `down` removes it
+    scratch: Annotated[str, Field(pattern=rf"^(/([^/]+/)*{session_folder.NAME})?$")] = ""  # `down` removes it
     services: dict[str, Service] = field(default_factory=dict)
 
 
@@ -80,11 +83,24 @@ def save(folder: Path, state: State) -> None:
     os.replace(file.name, folder / "state.json")
 
 
+def _closed(folder: Path) -> None:
+    """Raise ClusterError for a folder that others can enter: the token and the registry lie in it."""
+    about = folder.stat()
+    if about.st_uid != os.geteuid():
+        raise ClusterError(f"{folder} belongs to another user; choose another with --state DIR")
+    if stat.S_IMODE(about.st_mode) & 0o077:
+        raise ClusterError(
+            f"{folder} is open to other users (mode {stat.S_IMODE(about.st_mode):o}), and the token and the registry "
+            f"would lie there; chmod 700 {shlex.quote(str(folder))}, or choose another with --state DIR"
+        )
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One `up` or `down` at a time. Raises ClusterError when another one is at work."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _closed(folder)
         file = (folder / "lock").open("w")
     except OSError as error:
         raise ClusterError(f"{folder} cannot be written ({error.strerror}); choose another with --state DIR") from error

@@ -6,8 +6,7 @@ import os
 import secrets
 import shutil
 import signal
-import socket
-import tempfile
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,12 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError, RayError
 
+from pipelines.config import session_folder
 from pipelines.config.cluster import Cluster
+from pipelines.config.session_folder import SessionFolder
+from pipelines.runtime.console import say
 from pipelines.runtime.progress import _printing
+from pipelines.runtime.ray_address import reachable, shown
 from wave.errors import WaveError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +42,7 @@ ALONE = {
     "RAY_enable_metrics_collection": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
-_REFUSED = (ConnectionError, RayError, TimeoutError, ValueError, RuntimeError)
+_REFUSED = (ConnectionError, RayError, TimeoutError, ValueError, RuntimeError, OSError)
 
 
 @contextlib.contextmanager
@@ -51,30 +54,65 @@ def session(cluster: Cluster) -> Iterator[None]:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)  # a traceback a lost trial
-    joining = bool(cluster.address or os.environ.get("RAY_ADDRESS"))
-    wants_token = os.environ.get("RAY_AUTH_MODE") == "token"
-    if (
-        wants_token
-        and not joining
-        and not any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    ):
+    where, source = reachable(cluster)
+    if where:
+        say(f"Ray: {shown(where)} ({source})")
+    with contextlib.ExitStack() as stack:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        if where:
+            options["address"] = where
+        else:
+            options |= {"address": "local", "include_dashboard": False, "num_cpus": cluster.num_cpus}
+            _alone()
+        if not (where and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")):  # a job's workers have the job's folder
+            options |= _private(stack.enter_context(_folder()), alone=not where)
+        _start(where, source, options)
+        stack.callback(ray.shutdown)
+        signal.signal(signal.SIGTERM, interrupt)  # after Ray has set its own
+        stack.enter_context(_printing())
+        yield
+
+
+def _alone() -> None:
+    for name, value in ALONE.items():
+        os.environ.setdefault(name, value)
+    given = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if os.environ.get("RAY_AUTH_MODE") == "token" and not given:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # the head listens on all interfaces
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if cluster.address:
-        options["address"] = cluster.address
-    elif not joining:
-        for name, value in ALONE.items():
-            os.environ.setdefault(name, value)
-        options |= {"address": "local", "include_dashboard": False, "num_cpus": cluster.num_cpus}
-    where = cluster.address or os.environ.get("RAY_ADDRESS", "")
-    _probe(where)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[SessionFolder]:
     try:
-        with contextlib.ExitStack() as stack:
-            if not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):  # a job's workers have the job's folder
-                folder = stack.enter_context(_packages())
-                told = {k: v for k, v in QUIET.items() if k.startswith(("RAY_TRAIN", "RAY_AIR", "MLFLOW", "TUNE"))}
-                options["runtime_env"] = {"working_dir": folder, "env_vars": told}
-            ray.init(**options)
+        folder = session_folder.make()
+    except OSError as error:
+        raise WaveError(f"no folder for Ray's files: {error}") from None
+    try:
+        yield folder
+    finally:
+        folder.remove()
+
+
+def _private(folder: SessionFolder, *, alone: bool) -> dict[str, Any]:
+    """Ray's options for what workers import, and nothing else that may lie in the checkout; Ray copies it at once."""
+    for name in ("wave", "pipelines"):
+        shutil.copytree(ROOT / name, folder.code / name, ignore=shutil.ignore_patterns("__pycache__"))
+    told = {k: v for k, v in QUIET.items() if k.startswith(("RAY_TRAIN", "RAY_AIR", "MLFLOW", "TUNE"))}
+    environment: dict[str, Any] = {"working_dir": str(folder.code), "env_vars": told}
+    if not alone:
+        return {"runtime_env": environment}
+    try:
+        python = folder.interpreter(sys.executable, sys.prefix)
+    except OSError as error:
+        raise WaveError(str(error)) from None
+    if python != sys.executable:
+        environment["py_executable"] = python
+    return {"runtime_env": environment, "_temp_dir": folder.ray}
+
+
+def _start(where: str, source: str, options: dict[str, Any]) -> None:
+    try:
+        ray.init(**options)
     except Exception as error:
         # A bare Exception is what Ray raises when its raylet is late; no other way to name exactly that type.
         if type(error) is not Exception and not isinstance(error, _REFUSED):
@@ -82,36 +120,7 @@ def session(cluster: Cluster) -> Iterator[None]:
         text = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, AuthenticationError):
             text += "; set RAY_AUTH_TOKEN to the cluster's token, or RAY_AUTH_MODE=disabled if it has none"
-        raise WaveError(f"cluster.address: no Ray session on {where or 'this machine'}: {text}") from None
-    signal.signal(signal.SIGTERM, interrupt)  # after Ray has set its own
-    try:
-        with _printing():
-            yield
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def _packages() -> Iterator[str]:
-    """A folder with what workers import and nothing else that may lie in the checkout; Ray keeps a copy of its own."""
-    with tempfile.TemporaryDirectory(prefix="wave-code-") as folder:
-        for name in ("wave", "pipelines"):
-            shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
-        yield folder
-
-
-def _probe(address: str, seconds: float = 8.0) -> None:
-    """Fail in seconds where Ray would try for two minutes and then end the process."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdecimal() or not host:
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise WaveError(
-            f"cluster.address: no Ray session on {address}: {why}; start Ray there, or leave it out to use this machine"
-        ) from None
+        raise WaveError(f"{source}: no Ray session on {shown(where) or 'this machine'}: {text}") from None
 
 
 def interrupt(*_: object) -> None:

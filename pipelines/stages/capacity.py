@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from pipelines.config.experiment import Experiment
+from pipelines.runtime.ray_address import address
 from pipelines.runtime.resources import memory_bytes
 from wave.errors import WaveError
 from wave.family import Family
@@ -52,7 +53,7 @@ def check_cells(experiment: Experiment) -> None:
 
 def _have(experiment: Experiment) -> dict[str, float] | None:
     """What Ray finds on this machine; None when a cluster is joined."""
-    if experiment.cluster.address or os.environ.get("RAY_ADDRESS"):
+    if address(experiment.cluster)[0]:
         return None
     return {"CPU": float(experiment.cluster.num_cpus or os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
 

@@ -14,6 +14,7 @@ from pipelines.registry.store import open_store, registering, shown
 from pipelines.runtime.console import say
 from pipelines.runtime.files import write_text
 from pipelines.runtime.provenance import git_commit, machine
+from pipelines.runtime.ray_address import reachable
 from pipelines.runtime.ray_session import session
 from pipelines.runtime.workspace import Workspace
 from pipelines.stages import capacity, distil, preflight, results
@@ -50,6 +51,7 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
     The same call again continues: finished parts are recognised by their settings. Raises :class:`WaveError`.
     """
     experiment = load(file, overrides)
+    reachable(experiment.cluster)
     workspace = Workspace.open(experiment.output)
     with workspace.lock():
         dataset = data_of(experiment)

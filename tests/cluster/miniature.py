@@ -52,9 +52,16 @@ class Here:
 
     @property
     def environment(self) -> dict[str, str]:
-        names = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "MLFLOW_TRACKING_URI")
+        names = (
+            "RAY_ADDRESS",
+            "RAY_API_SERVER_ADDRESS",
+            "RAY_AUTH_TOKEN",
+            "RAY_AUTH_TOKEN_PATH",
+            "MLFLOW_TRACKING_URI",
+        )
         plain = {key: value for key, value in os.environ.items() if key not in names}
-        return plain | {"PYTHONPATH": str(ROOT), "HOME": str(self.folder)}
+        # The commands are of this checkout, not of the miniature where they run, which has a `wave` of its own.
+        return plain | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "HOME": str(self.folder)}
 
     def run(self, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
         """The command in this process: importing Ray anew for each would take most of the test's time."""

@@ -21,6 +21,7 @@ from cluster.jobs.target import Target
 from cluster.local import head as local
 from cluster.local import processes, state
 from tests.cluster.miniature import DRIVER, RUN, Here, rays_own_addresses
+from tests.other_user import as_other_user, needs_root, reached, written
 
 ROOT = Path(__file__).parents[3]
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("local_cluster")]
@@ -60,6 +61,26 @@ def test_a_second_up_starts_nothing(here: Here) -> None:
         local.up(here.state)
     token.with_name("aside").rename(token)
     assert here.recorded.services["ray"].alive()
+
+
+@needs_root
+def test_another_user_reaches_no_file_of_the_cluster(here: Here) -> None:
+    """Token, logs, registry, Ray's folder with the code of jobs, and whatever else its processes write."""
+    family = processes.family(here.recorded.mark, {s.pid: s.since for s in here.recorded.services.values()})
+    scratch = Path(here.recorded.scratch)
+    ours = {here.state, scratch, *here.state.rglob("*"), *scratch.rglob("*")}
+    assert {state.token_file(here.state), here.state / "mlflow/mlflow.db", scratch / "r"} < ours
+    assert reached(ours | written(p.pid for p in family)) == []
+    secrets = [f"/proc/{process.pid}/environ" for process in family]
+    assert as_other_user(lambda: [name for name in secrets if os.access(name, os.R_OK)]) == []
+
+
+def test_the_state_folder_must_be_closed(here: Here, tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o755)
+    with pytest.raises(ClusterError, match=r"open to other users \(mode 755\).*chmod 700"):
+        local.up(tmp_path / "open")
+    assert list((tmp_path / "open").iterdir()) == []
 
 
 def test_dashboard_and_mlflow_listen_on_loopback_only(here: Here) -> None:
