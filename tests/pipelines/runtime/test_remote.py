@@ -35,7 +35,7 @@ import os
 
 import pipelines.runtime.ray_session
 import ray
-from pipelines.config import Cluster, Distil
+from pipelines.config.experiment import Cluster, Distil
 from pipelines.remote import on_worker
 from wave.errors import WaveError
 from wave.recipe import Recipe
