@@ -35,8 +35,8 @@ import os
 
 import pipelines.runtime.ray_session
 import ray
-from pipelines.config.experiment import Cluster, Distil
-from pipelines.remote import on_worker
+from pipelines.config.sections import Cluster, Distil
+from pipelines.runtime.remote import on_worker
 from wave.errors import WaveError
 from wave.recipe import Recipe
 
