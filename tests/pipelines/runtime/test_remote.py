@@ -35,7 +35,8 @@ import os
 
 import pipelines.runtime.ray_session
 import ray
-from pipelines.config.sections import Cluster, Distil
+from pipelines.config.cluster import Cluster
+from pipelines.config.stage1 import Distil
 from pipelines.runtime.remote import on_worker
 from wave.errors import WaveError
 from wave.recipe import Recipe
