@@ -24,6 +24,8 @@ from cluster.jobs.run_spec import check_server, check_storage
 from cluster.jobs.target import Target, find, shown
 from cluster.local import head as local
 from cluster.local import state
+from pipelines.config import local_login
+from pipelines.config.local_login import state_folder
 
 _console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # paths may hold [ and :
 _address = click.option(
@@ -33,7 +35,7 @@ _state = click.option(
     "--state",
     "folder",
     type=click.Path(path_type=Path),
-    default=state.default_folder,
+    default=state_folder,
     help="Where `up --local` keeps its notes.",
 )
 _local = click.option(
@@ -127,7 +129,7 @@ def _find(address: str, folder: Path) -> Target:
 
 def _again(command: str, job: str, address: str, folder: Path) -> str:
     given = ["--address", address] if address else []
-    given += ["--state", str(folder.absolute())] if folder != state.default_folder() else []
+    given += ["--state", str(folder.absolute())] if folder != state_folder() else []
     return f"python -m cluster {shlex.join([command, job, *given])}"
 
 
@@ -211,6 +213,8 @@ def up(here: bool, folder: Path, num_cpus: int | None) -> None:
     _only_local(here, "up")
     began = local.up(folder, num_cpus)
     _console.print(f"dashboard  {began.services['ray'].url}\nMLflow     {began.services['mlflow'].url}")
+    login = folder.absolute() / local_login.FILE
+    _console.print(f"login      for MLflow in a browser: user {local_login.USER}, the password is in {login}")
     _console.print(f"token      in {state.token_file(folder)} (the commands here find it)")
 
 

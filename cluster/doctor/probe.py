@@ -5,6 +5,7 @@ A file of its own that imports nothing of ours: it is the whole upload, and must
 
 import base64
 import configparser
+import contextlib
 import http.client
 import json
 import logging
@@ -60,10 +61,15 @@ def write(folder: str, name: str) -> str:
     return ""
 
 
-def credentials() -> str:
-    """USER:PASSWORD of this node, where MLflow's client looks: the environment, then ~/.mlflow/credentials; or ""."""
+def credentials(uri: str) -> str:
+    """USER:PASSWORD of this node for `uri`: what `up --local` noted for its server, else where MLflow's client looks:
+    the environment, then ~/.mlflow/credentials; or ""."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        noted = json.loads(Path(os.environ["WAVE_CLUSTER_STATE"], "mlflow-login.json").read_text())
+        if noted["url"] == uri.rstrip("/"):
+            return f"{noted['username']}:{noted['password']}"
     file = configparser.ConfigParser(interpolation=None)
-    file.read(Path.home() / ".mlflow" / "credentials")
+    file.read(Path(os.path.expanduser("~")) / ".mlflow" / "credentials")
     user, password = (
         os.environ.get(name.upper()) or file.get("mlflow", name, fallback="")
         for name in ("mlflow_tracking_username", "mlflow_tracking_password")
@@ -74,7 +80,7 @@ def credentials() -> str:
 def mlflow(uri: str) -> tuple[str, str]:
     """The server's version and "" or what went wrong, from this node, with this node's credentials."""
     headers = {"Content-Type": "application/json"}
-    if pair := credentials():
+    if pair := credentials(uri):
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
     version = ""
     # The version answers to any Host header; a search shows whether the host and the credentials are accepted.

@@ -14,15 +14,24 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.local import processes
 from cluster.local.state import VARIABLES, Service, State, load, locked, save, token_file
-from pipelines.config import proxies, session_folder
+from pipelines.config import local_login, proxies, session_folder
 
 HOST = "127.0.0.1"
 START_SECONDS = 180.0
+_USERS = "users.db"
+# A password is checked by 0.1 s of arithmetic, so once an hour is enough; the path is relative to the server's folder.
+_AUTH = f"""[mlflow]
+default_permission = NO_PERMISSIONS
+database_uri = sqlite:///{_USERS}
+auth_cache_ttl_seconds = 3600
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+"""
 _DROPPED = {*VARIABLES, "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "MLFLOW_TRACKING_URI"}
 """What is about another cluster in the environment of whoever says `up`."""
 
@@ -41,7 +50,9 @@ def free_port(preferred: int) -> int:
     raise ClusterError("no free TCP port on this machine; close some servers")
 
 
-def _start(command: list[str], log: Path, url: str, environment: dict[str, str], *holds: int) -> Service:
+def _start(
+    command: list[str], log: Path, url: str, environment: dict[str, str], *holds: int, cwd: Path | None = None
+) -> Service:
     """Start `command` in a session of its own, so that Ctrl-C in this terminal does not reach it.
 
     It `holds` these open files, and thereby their locks, as long as it lives.
@@ -55,6 +66,7 @@ def _start(command: list[str], log: Path, url: str, environment: dict[str, str],
             env=environment,
             start_new_session=True,
             pass_fds=holds,
+            cwd=cwd,
         )
     return Service(process.pid, processes.started(process.pid) or "", url)
 
@@ -91,11 +103,26 @@ def _mlflow(folder: Path, environment: dict[str, str]) -> Service:
     (store / "artifacts").mkdir(parents=True, exist_ok=True)
     port = free_port(5000)
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--app-name", "basic-auth"]
     command += ["--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
     command += ["--artifacts-destination", str(store / "artifacts")]
     # The job runner of MLflow is not used here and takes 1.3 GB of memory.
-    environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return _start(command, folder / "mlflow.log", f"http://{HOST}:{port}", environment)
+    environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | _accounts(folder, store, port)
+    return _start(command, folder / "mlflow.log", f"http://{HOST}:{port}", environment, cwd=store)
+
+
+def _accounts(folder: Path, store: Path, port: int) -> dict[str, str]:
+    """What lets the server know one user, with a new password: other users of this machine reach its port too."""
+    password = secrets.token_urlsafe(24)
+    (store / _USERS).unlink(missing_ok=True)
+    (store / "auth.ini").write_text(_AUTH)
+    local_login.save(folder, f"http://{HOST}:{port}", password)
+    return {
+        "MLFLOW_AUTH_CONFIG_PATH": str(store / "auth.ini"),
+        "MLFLOW_AUTH_ADMIN_USERNAME": local_login.USER,
+        "MLFLOW_AUTH_ADMIN_PASSWORD": password,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
+    }
 
 
 def _answers(url: str, token: str) -> bool:
@@ -124,6 +151,8 @@ def up(folder: Path, num_cpus: int | None = None) -> State:
     ClusterError when a server does not come up; everything that was started is ended again.
     """
     folder = folder.absolute()
+    if find_spec("flask_wtf") is None:
+        raise ClusterError("MLflow's logins need more packages: pip install -c constraints.txt 'mlflow[auth]'")
     with locked(folder):
         state = load(folder)
         if not any(service.alive() for service in state.services.values()):
@@ -134,6 +163,7 @@ def up(folder: Path, num_cpus: int | None = None) -> State:
                 f"{token_file(folder)} is gone, and with it the way to the cluster that runs; end it by `down --local`"
             )
         environment = {k: v for k, v in os.environ.items() if k not in _DROPPED} | {processes.MARK: state.mark}
+        environment[local_login.STATE] = str(folder)  # where a job finds MLflow's login
         proxies.bypass(environment)
         try:
             if not _up(state, "mlflow"):
@@ -174,6 +204,7 @@ def _clear(folder: Path, state: State) -> int:
         pids = ", ".join(str(process.pid) for process in sorted(left, key=lambda p: p.pid))
         raise ClusterError(f"processes {pids} do not end; they may belong to another user")
     _forget(state)
+    local_login.remove(folder)
     with contextlib.suppress(OSError):  # a folder that is in its place is not ours
         token_file(folder).unlink(missing_ok=True)
     (folder / "state.json").unlink(missing_ok=True)

@@ -47,13 +47,6 @@ class State:
 _STATE = TypeAdapter(State)
 
 
-def default_folder() -> Path:
-    """$WAVE_CLUSTER_STATE, or wave-cluster in the place for a person's state: one local cluster a person."""
-    if explicit := os.environ.get("WAVE_CLUSTER_STATE"):
-        return Path(explicit)
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "wave-cluster"
-
-
 def token_file(folder: Path) -> Path:
     """Where the token of the local head stands, readable by its owner only."""
     return folder / "token"

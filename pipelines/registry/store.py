@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipelines.config import local_login
 from pipelines.registry import embedded
 from pipelines.registry.reachable import parsed, probe, shown
 from pipelines.runtime.files import exclusive
@@ -48,6 +49,7 @@ class Store:
             if mlflow.get_tracking_uri() != self.tracking_uri:
                 mlflow.set_tracking_uri(self.tracking_uri)
             mlflow.set_registry_uri(self.tracking_uri)
+        local_login.log_in(self.tracking_uri)
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
 

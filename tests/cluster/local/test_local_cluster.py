@@ -1,5 +1,6 @@
 """The whole path on a real head: up, doctor, submit, follow, leave, come back, stop, down."""
 
+import base64
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -20,6 +22,8 @@ from cluster.jobs.client import Jobs
 from cluster.jobs.target import Target
 from cluster.local import head as local
 from cluster.local import processes, state
+from pipelines.config import local_login
+from pipelines.registry.store import open_store
 from tests.cluster.miniature import DRIVER, RUN, Here, rays_own_addresses
 from tests.other_user import as_other_user, needs_root, reached, written
 
@@ -81,6 +85,45 @@ def test_the_state_folder_must_be_closed(here: Here, tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"open to other users \(mode 755\).*chmod 700"):
         local.up(tmp_path / "open")
     assert list((tmp_path / "open").iterdir()) == []
+
+
+def test_mlflow_wants_a_password_that_only_our_commands_find(here: Here, tmp_path: Path) -> None:
+    server = here.recorded.services["mlflow"].url
+    password = json.loads((here.state / "mlflow-login.json").read_text())["password"]
+    search = f"{server}/api/2.0/mlflow/registered-models/search"
+
+    def status(path: str, user: str = "") -> int:
+        headers = {"Authorization": "Basic " + base64.b64encode(user.encode()).decode()} if user else {}
+        try:
+            return urllib.request.urlopen(urllib.request.Request(path, headers=headers), timeout=30).status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert [status(search, user) for user in ("", "wave:", "wave:wrong", "admin:password", "admin:password1234")] == [
+        401
+    ] * 5
+    artifacts = f"{server}/api/2.0/mlflow-artifacts/artifacts"
+    assert [status(f"{server}{page}") for page in ("/", "/api/2.0/mlflow/users/current")] == [401] * 2
+    assert status(artifacts) == 401
+    assert status(search, f"wave:{password}") == 200
+    given = {
+        "WAVE_CLUSTER_STATE": str(here.state),
+        "MLFLOW_TRACKING_USERNAME": "mine",
+        "MLFLOW_TRACKING_PASSWORD": "for another",
+    }
+    with mock.patch.dict(os.environ, given):
+        opened = open_store(server.replace("127.0.0.1", "localhost"), "x", tmp_path)
+        assert opened.client().get_experiment(opened.experiment_id).name == "x"
+    with mock.patch.dict(os.environ, given):
+        local_login.log_in(server.replace("http://", "http://me:own@"))
+        local_login.log_in("http://127.0.0.1:9")
+        local_login.log_in(server.replace("127.0.0.1", "example.org"))
+        assert os.environ["MLFLOW_TRACKING_USERNAME"] == "mine"
+    shown = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes.table()]
+    assert not [line for line in shown if password.encode() in line or here.token.encode() in line]
+    jobs = [repr(job) for job in Jobs(Target(here.address, here.token)).list()]
+    assert not [job for job in jobs if password in job]
+    assert password not in "".join(log.read_text(errors="replace") for log in here.state.glob("*.log"))
 
 
 def test_dashboard_and_mlflow_listen_on_loopback_only(here: Here) -> None:
