@@ -21,6 +21,7 @@ from cluster.doctor import probe
 from cluster.errors import ClusterError
 from cluster.jobs.client import DOCTOR, Jobs, exit_code
 from cluster.jobs.target import Target
+from pipelines.config import proxies
 
 PROJECT = "wave-templates"
 
@@ -76,6 +77,8 @@ def closed(target: Target) -> Check:
         )
     except (OSError, ValueError, http.client.HTTPException) as error:
         fix = "start the cluster, or forward its port 8265 (cluster/README.md), or correct --address"
+        if way := proxies.through(target.address):
+            fix = f"correct {way}, or name the host in no_proxy"
         return Check(target.address, f"does not answer ({getattr(error, 'reason', error)})", fix, answers=False)
 
 

@@ -22,6 +22,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from cluster.errors import ClusterError
 from cluster.jobs.target import Target
 from cluster.local.state import VARIABLES
+from pipelines.config import proxies
 
 RUN_KEY, NAME_KEY, OUTPUT_KEY = "wave_run", "wave_name", "wave_output"
 MODELS_KEY, MLFLOW_KEY = "wave_models", "wave_mlflow"
@@ -93,6 +94,10 @@ class Jobs:
                 f"{address} refuses: {what}; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
             ) from error
         except (*_NOBODY, *also) as error:
+            if way := proxies.through(address):
+                raise ClusterError(
+                    f"{address} does not answer through {way}; correct that, or name the host in no_proxy"
+                ) from error
             raise ClusterError(
                 f"{address} does not answer as a Ray cluster; is it up, and is the address its dashboard's?"
             ) from error

@@ -1,6 +1,7 @@
 """The commands: ``python -m pipelines run|data|ancestor|distil|initialise|evaluate|models|plan``."""
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from click.decorators import FC
 
 from pipelines.comparison import forecast
 from pipelines.comparison.evaluate import evaluate as run_evaluation
+from pipelines.config import proxies
 from pipelines.config.experiment import load
 from pipelines.data.convert.convert import Kind, Statistics, convert, prepared
 from pipelines.data.dataset import SPLITS, Dataset
@@ -37,6 +39,7 @@ class _Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         signal.signal(signal.SIGTERM, interrupt)
+        proxies.bypass(os.environ)
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except WaveError as error:

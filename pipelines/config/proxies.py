@@ -7,7 +7,7 @@ from collections.abc import MutableMapping
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1", "127.0.0.0/8")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]", "127.0.0.0/8")  # urllib and requests differ in two
 
 
 def bypass(environment: MutableMapping[str, str], *hosts: str) -> None:
