@@ -68,6 +68,7 @@ def test_no_import_inside_a_function(package: str):
     found = [
         f"{file.relative_to(ROOT)}:{inner.lineno}"
         for file in files(package)
+        if file.parent.name != "cli"  # commands import when they run, so that --help is quick
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for inner in ast.walk(node)
@@ -173,6 +174,18 @@ def test_importing_the_library_loads_nothing_of_the_pipeline():
     file, loaded = json.loads(done.stdout.splitlines()[-1])
     assert Path(file) == ROOT / "wave" / "__init__.py"
     assert not set(HEAVY) & set(loaded)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["models", "list", "--help"], ["no-such"]])
+def test_help_and_mistyped_commands_load_no_heavy_module(arguments: list[str]):
+    code = (
+        "import json, sys\nfrom pipelines.cli.main import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
+        "print(json.dumps(sorted({n.split('.')[0] for n in sys.modules})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert not loaded & ({*HEAVY, "torch", "timm", "numpy", "scipy", "fastapi"} - {"click"})
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from pipelines.config.session_folder import SessionFolder
 from pipelines.runtime.console import say
 from pipelines.runtime.progress import _printing
 from pipelines.runtime.ray_address import reachable, shown
+from pipelines.runtime.signals import interrupt
 from wave.errors import WaveError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,8 +122,3 @@ def _start(where: str, source: str, options: dict[str, Any]) -> None:
         if isinstance(error, AuthenticationError):
             text += "; set RAY_AUTH_TOKEN to the cluster's token, or RAY_AUTH_MODE=disabled if it has none"
         raise WaveError(f"{source}: no Ray session on {shown(where) or 'this machine'}: {text}") from None
-
-
-def interrupt(*_: object) -> None:
-    """A handler of SIGTERM: what is done is kept, as after Ctrl-C."""
-    raise KeyboardInterrupt

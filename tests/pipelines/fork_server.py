@@ -14,7 +14,13 @@ import sys
 import traceback
 from typing import Any
 
-import pipelines.cli.main  # noqa: F401 (what every command needs, once)
+import pipelines.cli.main
+import pipelines.comparison.evaluate
+import pipelines.comparison.forecast
+import pipelines.registry.listing
+import pipelines.registry.query
+import pipelines.report
+import pipelines.stages.run  # noqa: F401 (what the commands need, once)
 
 
 def serve() -> dict[str, Any]:
