@@ -6,18 +6,16 @@ from pipelines.comparison.cells import size_of
 from pipelines.config.experiment import Experiment
 from pipelines.report.choices import choice_table, differences
 from pipelines.report.cost import against_direct, cost_table, costs
+from pipelines.report.drawing import png
 from pipelines.report.evidence import Evidence, Found
-from pipelines.report.figures import ablation_figure, cost_figure, curves, png, share_figure
+from pipelines.report.figures import ablation_figure, cost_figure, curves, share_figure
 from pipelines.report.page import Part, markdown, page
-from pipelines.report.structure import layers_figure, template_figure
+from pipelines.report.structure import examples, layers_figure, template_figure
 from pipelines.report.tables import study_tables
 from pipelines.report.win_loss import RULE, Judged, Verdict, losses, verdict_table, verdicts
 from pipelines.runtime.files import write_text
 from wave.errors import WaveError
 from wave.storage import Templates
-
-SHOWN = 5
-"""Sizes whose layers are drawn beside the ancestor's."""
 
 
 def compare(experiment: Experiment, into: str | None = None) -> Path:
@@ -102,7 +100,11 @@ def _study(evidence: Evidence, found: Found, changed: dict[str, str], counted: l
         )
     name = found.study.name
     part.add(f"{name}_steps", "Training curves", curves(evidence, found))
-    part.add(f"{name}_curve", "Accuracy against the share of the ancestor's parameters", share_figure(found))
+    part.add(
+        f"{name}_curve",
+        "Accuracy against the share of the ancestor's parameters",
+        share_figure(found, evidence.experiments),
+    )
     if sum(method.startswith("wave_") for method in found.study.methods) > 1:
         part.add(f"{name}_variants", "Ours under other settings", ablation_figure(found, changed))
     if counted:
@@ -135,7 +137,7 @@ def _structure(evidence: Evidence) -> Part | None:
     if not (workspace.templates / "templates.json").is_file() or not (workspace.ancestor / "config.json").is_file():
         return None
     templates = Templates.load(workspace.templates)
-    sizes = [s for s in evidence.studies[0].grid.sizes if s != evidence.source][:SHOWN]
+    sizes = examples(evidence.studies[0].grid.sizes, evidence.source)
     part = Part("Structure")
     part.add("templates", "The templates", template_figure(templates))
     part.text.append(

@@ -7,19 +7,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from pipelines.report.figures import png
+from pipelines.report.drawing import legend, new_figure, per_cent, png
 from pipelines.runtime.files import write_bytes, write_text
 from pipelines.stages.results import COLUMNS
 from wave.errors import WaveError
 
 SERIES = (
-    ("accuracy_before", "initialised, no training", "o", "tab:blue"),
-    ("accuracy_after", "initialised, scalers trained", "s", "tab:green"),
-    ("accuracy_scratch", "random weights, same steps", "x", "tab:gray"),
+    ("accuracy_before", "ours, no training", {"s": 90, "color": "tab:blue"}),
+    ("accuracy_after", "ours, scalers trained", {"s": 22, "color": "tab:orange", "marker": "D"}),
+    ("accuracy_scratch", "random weights, as many steps", {"s": 70, "color": "tab:red", "marker": "x"}),
 )
+"""Column, label, marker. A later one is smaller, and hides nothing of what it is drawn on."""
 
 
 def run_page(folder: str) -> Path:
@@ -33,7 +34,7 @@ def run_page(folder: str) -> Path:
         rows: list[Mapping[str, Any]] = data["sizes"]
         if not rows:
             raise WaveError(f"{root}/results.json holds no sizes; run the experiment first")
-        image = png(picture(data, rows), dpi=120)
+        image = png(picture(data, rows))
         text = page(data, rows, image)
     except OSError as error:
         raise WaveError(f"{root}/results.json: {error.strerror}; give the output folder of a finished run") from None
@@ -47,22 +48,31 @@ def run_page(folder: str) -> Path:
 
 def picture(data: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Accuracy of every size against its parameters, with the ancestor as a line."""
-    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    for column, label, marker, colour in SERIES:
+    figure, (axes,) = new_figure(1, 1, 5.4)
+    ancestor, templates = data["ancestor"], data["templates"]
+    known = f"ancestor: {ancestor['accuracy']:.1%}"
+    axes.axhline(ancestor["accuracy"], color="black", linewidth=1.2, linestyle="--", label=known)
+    for layer, (column, label, marker) in enumerate(SERIES, 3):
         points = [(row["parameters"], row[column]) for row in rows if row.get(column) is not None]
         if points:
-            axes.scatter(*zip(*points, strict=True), label=label, marker=marker, color=colour)
-    ancestor, templates = data["ancestor"], data["templates"]
-    axes.axhline(
-        ancestor["accuracy"], color="black", linewidth=0.8, label=f"ancestor, {ancestor['parameters']:,} parameters"
-    )
-    axes.set(xscale="log", xlabel="parameters of the model", ylabel="test accuracy", ylim=(0, 1))
-    axes.set_title(
-        f"{data['name']}: {len(rows)} sizes from templates of {templates['share']:.1%} of the ancestor's parameters"
-    )
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+            heights = [y for _, y in points]
+            span = f"{label}: {min(heights):.1%} to {max(heights):.1%}"
+            axes.scatter(*zip(*points, strict=True), label=span, zorder=layer, **marker)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(_count))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.margins(0.06, 0.08)
+    per_cent(axes)
+    axes.set_xlabel("parameters of the size")
+    axes.set_title(f"{data['name']}: {len(rows)} sizes from templates of {templates['share']:.1%} of the ancestor")
+    legend(figure, [axes])
     return figure
+
+
+def _count(value: float, _: object = None) -> str:
+    """100 k, 1 M."""
+    return f"{value / 1e6:g} M" if value >= 1e6 else f"{value / 1e3:g} k"
 
 
 def page(data: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], image: bytes) -> str:

@@ -1,14 +1,15 @@
 """The structure: templates as images, and each layer's parameters after PCA against the layer's position."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 
 from pipelines.ancestors.reading import load_directory
+from pipelines.report.drawing import COLOURS, legend, new_figure
 from pipelines.runtime.workspace import Workspace
 from wave.initialisation import initialise
 from wave.spec import KINDS, TargetSpec
@@ -16,51 +17,70 @@ from wave.storage import Templates
 from wave.vit import PATHS
 
 COLUMNS = 16
+MARKS = "os^Dv"
+TITLES = {"qkv": "attention: qkv", "proj": "attention: proj", "fc1": "MLP: fc1", "fc2": "MLP: fc2"}
 Vectors = NDArray[np.floating[Any]]
 Layers = dict[str, Vectors]
 
 
 def template_figure(templates: Templates) -> Figure:
-    """Every template of each kind, one grey scale a kind: white is positive, black negative, grey zero."""
-    figure, panels = plt.subplots(2, 2, figsize=(13, 3.9), layout="constrained")
-    for axes, kind in zip(panels.flat, KINDS, strict=True):
+    """Every template of each kind, one grey scale per kind: white is positive, black negative, grey zero."""
+    figure, panels = new_figure(4, 1, 9.6)
+    for axes, kind in zip(panels, KINDS, strict=True):
         stack = templates.bank[kind].numpy()
         count, height, width = stack.shape
         lines = -(-count // COLUMNS)
         limit = float(np.quantile(np.abs(stack), 0.99)) or 1.0
-        sheet = np.full((lines * (height + 1) - 1, COLUMNS * (width + 1) - 1), np.nan, np.float32)
+        sheet = np.full((lines * (height + 2) - 2, COLUMNS * (width + 2) - 2), np.nan, np.float32)
         for index, template in enumerate(stack):
-            top, left = (index // COLUMNS) * (height + 1), (index % COLUMNS) * (width + 1)
+            top, left = (index // COLUMNS) * (height + 2), (index % COLUMNS) * (width + 2)
             sheet[top : top + height, left : left + width] = template
         axes.imshow(sheet, cmap="gray", vmin=-limit, vmax=limit, interpolation="nearest")
-        axes.set_title(f"{kind}: {count} templates of {height} x {width}", fontsize=10)
+        axes.set_title(f"{TITLES[kind]}, {count} templates of {height} x {width}")
         axes.set_axis_off()
+    figure.supxlabel("each square is one template: white positive, black negative", fontsize=12)
     return figure
 
 
-def layers_figure(workspace: Workspace, templates: Templates, sizes: list[TargetSpec]) -> Figure:
-    """First principal component of each layer's weights, by kind: of the ancestor, in the form that stage 1 started
-    from, of the auxiliary size, and of sizes as they come.
+def examples(sizes: Sequence[TargetSpec], source: TargetSpec) -> list[TargetSpec]:
+    """A deeper, a shallower and a narrower size than the ancestor, as far as there are."""
+    deep = [s for s in sizes if s.embed_dim == source.embed_dim]
+    wide = [s for s in sizes if s.depth == source.depth]
+    chosen = [
+        max((s for s in deep if s.depth > source.depth), key=lambda s: s.depth, default=None),
+        max((s for s in deep if s.depth < source.depth), key=lambda s: s.depth, default=None),
+        max((s for s in wide if s.embed_dim < source.embed_dim), key=lambda s: s.embed_dim, default=None),
+    ]
+    return [size for size in chosen if size is not None]
 
-    Models of the ancestor's width are projected on its component. Those whose layers are vectors of another length have
-    one of their own, its sign chosen to follow; each component's scale is such that the largest score is 1 or -1.
+
+def layers_figure(workspace: Workspace, templates: Templates, sizes: list[TargetSpec]) -> Figure:
+    """First principal component of each layer's weights, by kind: ancestor, auxiliary model, and untrained sizes.
+
+    The ancestor is in the form that stage 1 started from. Models of its width are projected on its component. Those
+    whose layers are vectors of another length have one of their own, its sign chosen to follow; each component's scale
+    is such that the largest score is 1 or -1.
     """
     there = (workspace.canonical / "config.json").is_file()
     origin, _, _ = load_directory(workspace.canonical if there else workspace.ancestor)
     models: dict[str, Layers] = {"ancestor": layer_vectors(origin)}
-    models["auxiliary"] = layer_vectors(initialise(templates, templates.size))
+    models["same size, from templates"] = layer_vectors(initialise(templates, templates.size))
     for size in sizes:
-        models[size.title] = layer_vectors(initialise(templates, size))
-    figure, panels = plt.subplots(1, 4, figsize=(14, 3.8), sharey=True, layout="constrained")
+        models[f"width {size.embed_dim}, depth {size.depth}"] = layer_vectors(initialise(templates, size))
+    figure, panels = new_figure(2, 2, 7.4, sharey=True, sharex=True)
     for axes, kind in zip(panels, KINDS, strict=True):
-        for index, (name, scores) in enumerate(first_components({n: m[kind] for n, m in models.items()}).items()):
-            at = np.linspace(0, 1, len(scores))
-            style = {"color": "black", "linewidth": 2.4} if index == 0 else {"color": f"C{index - 1}"}
-            axes.plot(at, scores, marker="o", markersize=4, label=name, **style)
-        axes.set(title=kind, xlabel="position of the layer")
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("first principal component")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
+        scores = first_components({name: layers[kind] for name, layers in models.items()})
+        for index, (name, values) in enumerate(scores.items()):
+            at = np.linspace(0, 1, len(values))
+            thick = {"color": "black", "linewidth": 6, "alpha": 0.25} if index == 0 else {}
+            thin = {"color": COLOURS[index - 1], "marker": MARKS[index - 1], "fillstyle": "none", "markersize": 8}
+            axes.plot(at, values, label=name, **(thick or thin))
+        axes.set_title(TITLES[kind])
+        for label, side in zip(axes.set_xticks([0, 1], ["first layer", "last layer"]), ("left", "right"), strict=True):
+            label.label1.set_horizontalalignment(side)
+    for axes in panels[::2]:
+        axes.set_ylabel("first principal\ncomponent")
+    legend(figure, panels)
     return figure
 
 
