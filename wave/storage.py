@@ -152,16 +152,28 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], model: nn.Module) 
 
 
 def save_model(
-    model: nn.Module, directory: Path, mean: Sequence[float], std: Sequence[float], classes: Sequence[str] | None = None
+    model: nn.Module,
+    directory: Path,
+    mean: Sequence[float],
+    std: Sequence[float],
+    classes: Sequence[str] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a plain timm model as a directory that ``timm.create_model("local-dir:...", pretrained=True)`` reads.
 
-    ``mean`` and ``std`` (0..1 units, a channel) and ``classes`` become its preprocessing and label names. The claims of
-    the architecture's original checkpoint (tag, licence, links) are not carried over. Whole or not at all.
+    ``mean`` and ``std`` (0..1 units, a channel) and ``classes`` become its preprocessing and label names;
+    ``preprocessing`` adds to it in timm's terms (``crop_pct``, by default the whole image, ``interpolation``). The
+    claims of the architecture's original checkpoint (tag, licence, links) are not carried over. Whole or not at all.
     """
     weight = model.get_parameter("patch_embed.proj.weight")
     height, width = cast(tuple[int, int], model.get_submodule("patch_embed").img_size)
-    data = {"input_size": (weight.shape[1], height, width), "mean": tuple(mean), "std": tuple(std), "crop_pct": 1.0}
+    data: dict[str, Any] = {
+        "input_size": (weight.shape[1], height, width),
+        "mean": tuple(mean),
+        "std": tuple(std),
+        "crop_pct": 1.0,
+    }
+    data |= preprocessing or {}
     origin = {"tag": "wave", "license": "unknown", "origin_url": "", "paper_ids": ""}
     config: dict[str, Any] = {"pretrained_cfg": origin}
     if classes:

@@ -8,10 +8,10 @@ import warnings
 from pathlib import Path
 from typing import Any, cast
 
-import requests
+import httpx2
 import timm
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, get_session
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
@@ -77,11 +77,12 @@ def pretrained(name: str, arguments: dict[str, Any], where: str) -> VisionTransf
     """
     if ":" not in name:  # hf-hub:OWNER/MODEL and the like are looked up by timm
         create(name.partition(".")[0], arguments, where, device="meta")
+    silent = ""
     if not constants.HF_HUB_OFFLINE:
         try:
-            requests.head(constants.ENDPOINT, timeout=PROBE_SECONDS)
-        except requests.RequestException:
-            constants.HF_HUB_OFFLINE = True
+            get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)  # with the hub's own certificates and proxies
+        except (httpx2.HTTPError, OSError) as error:
+            constants.HF_HUB_OFFLINE, silent = True, type(error).__name__
     try:
         model = check_supported(timm.create_model(name, pretrained=True, **arguments))
         _classifies(model, name)
@@ -97,7 +98,8 @@ def pretrained(name: str, arguments: dict[str, Any], where: str) -> VisionTransf
     except (*REFUSALS, OSError) as error:
         why = first_line(error)
         if constants.HF_HUB_OFFLINE:
-            why = f"the model hub {constants.ENDPOINT} does not answer and its cache on this machine lacks the weights"
+            asked = f"does not answer ({silent})" if silent else "is not asked, because HF_HUB_OFFLINE is set,"
+            why = f"the model hub {constants.ENDPOINT} {asked} and its cache on this machine lacks the weights"
         raise WaveError(f"{where}: {why}; or give the weights as checkpoint:PATH or local-dir:PATH") from None
 
 

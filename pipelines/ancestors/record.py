@@ -8,7 +8,6 @@ from pipelines.data.dataset import Dataset
 from pipelines.runtime.files import absolute
 from pipelines.runtime.keys import IMAGE_CHANGES, key_of, settings_at
 from pipelines.runtime.workspace import Workspace
-from wave.errors import WaveError
 
 ANCESTOR_DEPENDS_ON = ("seed", "ancestor")
 """Settings that decide what the ancestor is; see :mod:`pipelines.runtime.keys`."""
@@ -25,11 +24,7 @@ def ancestor_key(experiment: Experiment, dataset: Dataset) -> str:
 
 def kept_ancestor(workspace: Workspace, own: str) -> dict[str, Any] | None:
     """Its record if it is there. Raises :class:`WaveError` when it is not as it was made: it cost a training."""
-    folder = workspace.ancestor
-    record = workspace.record(folder, own)
-    if record is not None and workspace.changed(folder, record):
-        raise WaveError(f"{folder} has changed since it was made; put its files back, or remove it and run again")
-    return record
+    return workspace.kept(workspace.ancestor, own)
 
 
 def _stamp(source: str) -> object:

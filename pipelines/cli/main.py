@@ -2,7 +2,6 @@
 
 import errno
 import os
-import signal
 import sys
 from typing import Any, NoReturn
 
@@ -12,14 +11,15 @@ from pipelines.cli.data import data
 from pipelines.cli.experiment import ancestor, distil, evaluate, initialise, plan, report, run
 from pipelines.cli.models import models
 from pipelines.config import proxies
-from pipelines.runtime.signals import interrupt
+from pipelines.runtime import signals
+from pipelines.runtime.printable import printable
 
 
 class _Commands(click.Group):
     """Errors of ours are one line and exit code 2; an interrupt is exit code 130."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        signal.signal(signal.SIGTERM, interrupt)
+        signals.catch()
         proxies.bypass(os.environ)
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
@@ -29,6 +29,9 @@ class _Commands(click.Group):
         except click.ClickException as error:
             _fail(error.format_message())
         except OSError as error:  # a full disk, a folder removed meanwhile
+            if error.filename is None and error.errno in (errno.EPIPE, errno.EIO):  # nobody reads what is printed
+                signals.print_nowhere()
+                sys.exit(130 if signals.hung_up() else 1)
             if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             where = f"{error.filename}: " if error.filename is not None else ""
@@ -51,7 +54,7 @@ def _ours(error: ValueError) -> bool:
 
 def _fail(text: str) -> NoReturn:
     """One line whatever is in it (a file name may hold a line break), and exit code 2."""
-    click.echo(f"error: {' '.join(text.split())}", err=True)
+    click.echo(f"error: {printable(' '.join(text.split()))}", err=True)
     sys.exit(2)
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from pipelines.cli.options import NAME, TRACKING, with_options
+from pipelines.runtime.printable import printable
 
 
 @click.group()
 def models() -> None:
-    """Look at the registry: list, show, pull."""
+    """Look at the registry: list, show, doctor, pull."""
 
 
 @models.command("list")
@@ -34,8 +35,27 @@ def models_show(model: str, tracking_uri: str) -> None:
     name, alias = _split(model)
     row = show_model(existing_store(tracking_uri, Path.cwd()), name, alias)
     for key, value in {"version": row.version, **row.tags, **row.metrics}.items():
-        click.echo(f"{key}: {value}")
-    click.echo(row.description)
+        click.echo(printable(f"{key}: {value}"))
+    for text in row.description.split("\n"):
+        click.echo(printable(text))
+
+
+@models.command("doctor")
+@with_options(TRACKING, NAME)
+def models_doctor(tracking_uri: str, registered_model: str | None) -> None:
+    """Look whether every registered file is there, and end runs that a dead process left running."""
+    from pipelines.registry.query import fault, list_models
+    from pipelines.registry.store import existing_store
+
+    store = existing_store(tracking_uri, Path.cwd())
+    rows = list_models(store, registered_model)
+    wrong = [text for row in rows if (text := fault(store, row))]
+    for text in wrong:
+        click.echo(printable(text))
+    click.echo(f"{len(rows)} models, {len(wrong)} of them without their files")
+    if wrong:
+        text = "files are missing; put them back, or run their experiments again, which uploads them"
+        raise click.ClickException(text)
 
 
 @models.command("pull")

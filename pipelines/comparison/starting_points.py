@@ -20,6 +20,7 @@ from pipelines.config.experiment import Experiment
 from pipelines.config.stage1 import Distil
 from pipelines.data.batches import Arrays
 from pipelines.data.dataset import Dataset
+from pipelines.runtime.console import say
 from pipelines.runtime.files import write_text
 from pipelines.runtime.keys import key_of, settings_at
 from pipelines.runtime.threads import side_by_side
@@ -72,7 +73,7 @@ class Stages:
         settings = settings_at(self.experiments[""], BASELINE_STAGE1_DEPENDS_ON)
         keys = {m: key_of("baseline", m, self.origin["key"], settings) for m in sorted(methods)}
         rivals = [m for m in keys if not is_ours(m) and BASELINES[m].stage1 is not None]
-        missing = [m for m in rivals if self.workspace.record(rival_file(self.workspace, m).parent, keys[m]) is None]
+        missing = [m for m in rivals if not self._there(m, keys[m])]
         if not missing:
             return
         place = self.place(OURS, self.dataset)
@@ -87,6 +88,15 @@ class Stages:
                 raise WaveError(f"a rival's stage 1 failed: {reason(result.error)}")
         for method in missing:
             self.workspace.finish(rival_file(self.workspace, method).parent, keys[method], {"method": method})
+
+    def _there(self, method: str, key: str) -> bool:
+        """Whether a rival's stage 1 is there, with the files that its record names."""
+        folder = rival_file(self.workspace, method).parent
+        record = self.workspace.record(folder, key)
+        if record is not None and self.workspace.changed(folder, record):
+            say(f"{folder} has changed since it was made; it is made again")
+            return False
+        return record is not None
 
     def _distil(self, method: str) -> None:
         place, own = self.place(method, self.dataset), self.experiments[method]

@@ -3,10 +3,10 @@
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wave.errors import WaveError
 
 from pipelines.data.checksums import digests
-from pipelines.data.transforms import decode, eval_pixels
+from pipelines.data.transforms import CROP, decode, eval_pixels
 from pipelines.data.shard import Encoding, Metadata, Shard, changed, check_labels, raw_pixels, unreadable
 from pipelines.data.shard import outline as digest_of
 
@@ -87,6 +87,20 @@ class Dataset:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) as the model sees it."""
         return self.meta.shape
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How evaluation makes the model's pixels of an image, in timm's terms; empty for raw ones, which it reads as
+        they are."""
+        if self.encoding == "raw":
+            return {}
+        return {"crop_pct": CROP, "crop_mode": "center", "interpolation": "bicubic"}
+
+    def at(self, side: int) -> "Dataset":
+        """The same images as a model of ``side`` pixels sees them; raw ones have the size that they have."""
+        if self.encoding == "raw" or self.shape[1:] == (side, side):
+            return self
+        return replace(self, meta=replace(self.meta, shape=(self.shape[0], side, side)))
 
     def num_rows(self, split: Split) -> int:
         return sum(shard.rows for shard in self.shards[split])

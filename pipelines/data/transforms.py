@@ -76,9 +76,13 @@ def pixels(image: Image.Image) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
 
 
+CROP = 0.875
+"""The part of an encoded image's shorter side that evaluation sees, timm's default; saved models say the same."""
+
+
 def eval_pixels(shape: Sequence[int]) -> Callable[[Image.Image], NDArray[np.uint8]]:
     """Resize and centre crop to ``shape`` (C, H, W) in uint8: what evaluation sees, before the normalisation."""
-    transform = create_transform(input_size=_size(shape), interpolation="bicubic", normalize=False)
+    transform = create_transform(input_size=_size(shape), interpolation="bicubic", crop_pct=CROP, normalize=False)
     return lambda image: transform(image).numpy()  # type: ignore[union-attr, operator]
 
 

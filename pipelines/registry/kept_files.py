@@ -49,27 +49,47 @@ def fetch(client: MlflowClient, tracking_uri: str, uri: str, folder: Path) -> Pa
     Raises WaveError, with the place where they should be, for files that are gone or other than they were registered.
     """
     found = Path(download_artifacts(uri, dst_path=str(folder), tracking_uri=tracking_uri))
-    place, registered = uri, dict[str, str]()
-    if numbered := re.fullmatch(r"models:/(.+)/(\d+)", uri):
-        place = client.get_model_version_download_uri(numbered[1], numbered[2])
-        model = logged_model(client, client.get_model_version(numbered[1], numbered[2]).source)
-        registered = _registered(model)
-        place = model.artifact_location if model else place
-    kept = contents(found)
-    wanted = registered or dict.fromkeys(_TEMPLATES if _TEMPLATES[0] in kept else _MODEL, "")
-    place = str(_local(place) or place)
-    for name, digest in wanted.items():
-        if name not in kept:
-            raise WaveError(f"{uri} lacks {name}, which should be in {place}; put it back, or run its experiment again")
-        if digest and kept[name] != digest:
-            raise WaveError(f"{uri}: {name} in {place} is not the file that was registered; run its experiment again")
+    place, registered = _expected(client, uri)
+    if why := _difference(contents(found), registered, place):
+        raise WaveError(f"{uri} {why}")
     return found
 
 
-def _registered(model: LoggedModel | None) -> Mapping[str, str]:
+def absent(client: MlflowClient, tracking_uri: str, uri: str) -> str:
+    """What is wrong with the files of ``models:/NAME/VERSION``, "" if nothing is; on a server names are compared."""
+    place, registered = _expected(client, uri)
+    if local := _local(place):
+        return _difference(contents(local), registered, place)
+    kept = dict.fromkeys(_sizes(get_artifact_repository(place, tracking_uri=tracking_uri)), "")
+    return _difference(kept, dict.fromkeys(registered, ""), place)
+
+
+def _expected(client: MlflowClient, uri: str) -> tuple[str, Mapping[str, str]]:
+    """Where the files of ``uri`` should be, and their digests where they were noted."""
+    numbered = re.fullmatch(r"models:/(.+)/(\d+)", uri)
+    if not numbered:
+        return uri, {}
+    model = logged_model(client, client.get_model_version(numbered[1], numbered[2]).source)
+    if model is None:
+        return client.get_model_version_download_uri(numbered[1], numbered[2]), {}
+    return model.artifact_location, _registered(model)
+
+
+def _difference(kept: Mapping[str, str], registered: Mapping[str, str], place: str) -> str:
+    where = _local(place) or place
+    wanted = registered or dict.fromkeys(_TEMPLATES if _TEMPLATES[0] in kept else _MODEL, "")
+    for name, digest in wanted.items():
+        if name not in kept:
+            return f"lacks {name}, which should be in {where}; put it back, or run its experiment again"
+        if digest and kept[name] != digest:
+            return f"has another {name} in {where} than was registered; run its experiment again"
+    return ""
+
+
+def _registered(model: LoggedModel) -> Mapping[str, str]:
     """The files' names and digests; none for a model of before they were noted, or with a tag that a person changed."""
     try:
-        found = json.loads((model.tags or {}).get(FILES_TAG, "{}")) if model else {}
+        found = json.loads((model.tags or {}).get(FILES_TAG, "{}"))
     except ValueError:
         return {}
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
-from pipelines.registry.kept_files import fetch, logged_model
+from pipelines.registry.kept_files import absent, fetch, logged_model
 from pipelines.registry.publish import check_names, publication_key, publish, snippet
 from pipelines.registry.runs import KEY_TAG, batch_run, end_batch, log_files, pages, size_run
 from pipelines.registry.store import Store, existing_store, explained, open_store
@@ -24,6 +24,7 @@ __all__ = [
     "check_names",
     "end_batch",
     "existing_store",
+    "fault",
     "list_models",
     "log_files",
     "open_store",
@@ -94,6 +95,14 @@ def pull(store: Store, registered_model: str, alias: str, destination: Path) -> 
     return destination
 
 
+def fault(store: Store, row: ModelRow) -> str:
+    """Why an alias cannot be pulled, "" if it can: its files are looked at where they lie, not downloaded."""
+    uri = f"models:/{row.registered_model}/{row.version}"
+    with explained(store.tracking_uri):
+        why = absent(store.client(), store.tracking_uri, uri)
+    return f"{row.registered_model}@{row.alias}: {why}" if why else ""
+
+
 def _registered(client: MlflowClient, name: str) -> RegisteredModel:
     try:
         return client.get_registered_model(name)
@@ -105,8 +114,11 @@ def _registered(client: MlflowClient, name: str) -> RegisteredModel:
 
 
 def _rows(client: MlflowClient, model: RegisteredModel) -> list[ModelRow]:
-    name = model.name.replace("'", "\\'")
-    found = pages(lambda token: client.search_model_versions(f"name = '{name}'", page_token=token))
+    name = model.name
+    if "'" in name or "\\" in name:  # which MLflow's filters have no way to write
+        found = [client.get_model_version(name, str(version)) for version in set(model.aliases.values())]
+    else:
+        found = pages(lambda token: client.search_model_versions(f"name = '{name}'", page_token=token))
     ours = {int(version.version): version for version in found if KEY_TAG in version.tags}
     # search_model_versions returns no aliases; the registered model does
     named = sorted((alias, int(version)) for alias, version in model.aliases.items())

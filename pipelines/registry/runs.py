@@ -12,6 +12,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.entities import PagedList
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from pipelines.registry.abandoned import PROCESS_TAG, this_process
 from pipelines.registry.store import Store, explained
 
 T = TypeVar("T")
@@ -103,9 +104,10 @@ def _run(client: MlflowClient, experiment_id: str, key: str, name: str, parent: 
     wanted = f"tags.`{KEY_TAG}` = '{key}'" + (f" and tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'" if parent else "")
     found = client.search_runs([experiment_id], wanted, max_results=1, order_by=["attributes.start_time ASC"])
     if found:
+        client.set_tag(found[0].info.run_id, PROCESS_TAG, this_process())  # first: RUNNING and of a dead one is ended
         client.update_run(found[0].info.run_id, status="RUNNING")
         return found[0]
-    tags = {KEY_TAG: key} | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
+    tags = {KEY_TAG: key, PROCESS_TAG: this_process()} | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
     return client.create_run(experiment_id, run_name=name, tags=tags)
 
 

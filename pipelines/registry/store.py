@@ -18,9 +18,10 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines.config import local_login
-from pipelines.registry import embedded
+from pipelines.registry import abandoned, embedded
 from pipelines.registry.reachable import parsed, probe, shown
 from pipelines.runtime.files import exclusive
+from pipelines.runtime.printable import printable
 from wave.errors import WaveError
 
 VARIABLE = "MLFLOW_TRACKING_URI"
@@ -88,6 +89,7 @@ def open_store(tracking_uri: str, experiment: str, workdir: Path) -> Store:
         beside = (database.parent if database else workdir.resolve()) / embedded.ARTIFACTS
         served = uri.startswith(("http:", "https:", "databricks"))
         client = Store(uri, "").client()
+        _end_abandoned(client)
         return Store(uri, _experiment_id(client, experiment, None if served else beside.as_uri(), bool(database)))
 
 
@@ -99,7 +101,15 @@ def existing_store(tracking_uri: str, workdir: Path) -> Store:
     if database and embedded.former_homes(database) and not embedded.registering(database):
         with embedded.alone(database), explained(uri):
             _settle(database)
-    return Store(uri, "")
+    found = Store(uri, "")
+    with explained(uri):
+        _end_abandoned(found.client())
+    return found
+
+
+def _end_abandoned(client: MlflowClient) -> None:
+    for run in abandoned.end_abandoned(client):
+        notice(f"mlflow: run {printable(run)} was left RUNNING by a process that is gone; ended as KILLED")
 
 
 def _settle(database: Path) -> None:

@@ -10,7 +10,7 @@ from wave.train import Metrics
 
 def _table(*names: str) -> tuple[Console, Table]:
     """A console and a table that are plain text, without colours or boxes, when not on a terminal."""
-    console = Console(width=None if Console().is_terminal else 130, highlight=False)
+    console = Console(width=None if Console().is_terminal else 130, highlight=False, markup=False, emoji=False)
     table = Table(box=box.HEAVY_HEAD if console.is_terminal else None)
     for name in names:
         table.add_column(

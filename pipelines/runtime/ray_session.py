@@ -5,7 +5,6 @@ import logging
 import os
 import secrets
 import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +16,10 @@ from ray.exceptions import AuthenticationError, RayError
 from pipelines.config import session_folder
 from pipelines.config.cluster import Cluster
 from pipelines.config.session_folder import SessionFolder
+from pipelines.runtime import signals
 from pipelines.runtime.console import say
 from pipelines.runtime.progress import _printing
 from pipelines.runtime.ray_address import reachable, shown
-from pipelines.runtime.signals import interrupt
 from wave.errors import WaveError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,9 +66,12 @@ def session(cluster: Cluster) -> Iterator[None]:
             _alone()
         if not (where and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")):  # a job's workers have the job's folder
             options |= _private(stack.enter_context(_folder()), alone=not where)
-        _start(where, source, options)
+        signals.spare_children()
+        try:
+            _start(where, source, options)
+        finally:
+            signals.catch()  # after Ray has set its own
         stack.callback(ray.shutdown)
-        signal.signal(signal.SIGTERM, interrupt)  # after Ray has set its own
         stack.enter_context(_printing())
         yield
 

@@ -73,6 +73,13 @@ class Workspace:
         whole = data.get("key") == key and all((folder / f).is_file() for f in data.get("files", ()))
         return data if whole else None
 
+    def kept(self, folder: Path, key: str) -> dict[str, Any] | None:
+        """:meth:`record` of what cost a training; raises :class:`WaveError` when the files are not those it names."""
+        record = self.record(folder, key)
+        if record is not None and self.changed(folder, record):
+            raise WaveError(f"{folder} has changed since it was made; put its files back, or remove it and run again")
+        return record
+
     def noted(self, folder: Path) -> dict[str, Any]:
         """What was recorded when ``folder`` was finished last, under any key; empty if nothing was."""
         try:

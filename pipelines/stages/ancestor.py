@@ -40,7 +40,7 @@ def obtain(
     else:
         say(f"ancestor: reading {settings.source}")
         source = source or foresee(experiment, dataset, workspace)
-        save_model(source.model, workspace.ancestor, source.mean, source.std)
+        save_model(source.model, workspace.ancestor, source.mean, source.std, preprocessing=dataset.preprocessing)
         reached = on_worker(experiment.distil, judge, experiment, dataset, workspace)
     parameters = num_parameters(load_directory(workspace.ancestor)[0])
     say(f"ancestor: {parameters} parameters, accuracy {reached:.3f}")
@@ -55,7 +55,7 @@ def build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Wor
     model = named(experiment, dataset)
 
     def keep(trained: torch.nn.Module, _: dict[str, Any]) -> float:
-        save_model(trained, workspace.ancestor, dataset.mean, dataset.std, dataset.classes)
+        save_model(trained, workspace.ancestor, dataset.mean, dataset.std, dataset.classes, dataset.preprocessing)
         device = next(trained.parameters()).device
         return accuracy(trained, evaluation_batches(dataset, experiment.data, 256)(), device)
 

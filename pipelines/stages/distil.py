@@ -87,7 +87,7 @@ def distil(experiment: Experiment, dataset: Dataset, workspace: Workspace, origi
     share of the ancestor's parameters that the templates hold. Raises :class:`WaveError`.
     """
     own, title = key(experiment, origin), _title(workspace)
-    done = workspace.record(workspace.templates, own)
+    done = workspace.kept(workspace.templates, own)
     if done is not None:
         say(f"{title}: templates already there, auxiliary accuracy {done['accuracy']:.3f}")
         return done
@@ -122,7 +122,8 @@ def _canonical(experiment: Experiment, dataset: Dataset, workspace: Workspace, t
     folder = workspace.canonical
     own = key_of("canonical", workspace.noted(workspace.ancestor).get("key"), dataset.digest, experiment.seed)
     try:
-        if get_context().get_world_rank() == 0 and workspace.record(folder, own) is None:
+        record = workspace.record(folder, own)
+        if get_context().get_world_rank() == 0 and (record is None or workspace.changed(folder, record)):
             tokens = cast(int, teacher.model.get_submodule("patch_embed").num_patches)
             count = math.ceil(_TOKENS / tokens)
             images = next(training_batches(dataset, experiment.data.unchanged, count, experiment.seed)()).images

@@ -24,6 +24,7 @@ from pipelines.runtime.tune_progress import Count, reason
 from pipelines.runtime.workspace import Workspace
 from pipelines.stages.distil import RESAMPLING_DEPENDS_ON
 from pipelines.stages.size_trial import Job, check, register, run_trial
+from wave.errors import WaveError
 from wave.measure import all_logits, num_parameters
 from wave.spec import TargetSpec
 from wave.storage import Templates
@@ -56,6 +57,8 @@ def initialise(
     """
     targets = experiment.target_specs()
     templates = Templates.load(workspace.templates)
+    if templates.digest != stage1["digest"]:
+        raise WaveError(f"{workspace.templates} was replaced while this ran; put its files back, or remove it")
     check(templates, targets)
     job = _job(experiment, dataset, workspace, templates, store)
     keys = {t.name: _key(experiment, dataset, templates, t) for t in targets}
@@ -93,7 +96,8 @@ def _key(experiment: Experiment, dataset: Dataset, templates: Templates, target:
     unchanged = experiment.initialise.subset and experiment.initialise.caches_logits
     fields = SIZE_DEPENDS_ON if unchanged else (*SIZE_DEPENDS_ON, *IMAGE_CHANGES)
     settings = settings_at(experiment, fields)
-    return key_of("size", templates.digest, dataset.digest, settings, target.to_json())
+    seen = [dataset.preprocessing] if dataset.preprocessing else []  # raw images' sizes keep their keys
+    return key_of("size", templates.digest, dataset.digest, settings, target.to_json(), *seen)
 
 
 def _job(experiment: Experiment, dataset: Dataset, workspace: Workspace, templates: Templates, store: Store) -> Job:

@@ -73,7 +73,7 @@ def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[st
     ).to(device)
     full = templates.family.resolve(target)
     comparable = full.num_classes == len(dataset.classes)
-    test = _resized(_test(experiment, dataset, arrays), cast(int, full.img_size))
+    test = evaluated(experiment, dataset, arrays, cast(int, full.img_size))
     row: dict[str, Any] = {
         "size": target.name,
         "embed_dim": full.embed_dim,
@@ -112,7 +112,8 @@ def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[st
         )
     row |= {"parameters": num_parameters(plain), "macs": count_macs(templates.family, full)}
     folder = workspace.model(target.name)
-    save_model(plain, folder, dataset.mean, dataset.std, dataset.classes if comparable else None)
+    classes = dataset.classes if comparable else None
+    save_model(plain, folder, dataset.mean, dataset.std, classes, dataset.preprocessing)
     row["seconds"] = round(time.perf_counter() - start, 2)
     register(job, experiment, folder, key, row)
     workspace.checkpoint(target.name).unlink(missing_ok=True)
@@ -201,12 +202,15 @@ def _save(state: Path, content: dict[str, Any]) -> None:
     write_bytes(state, buffer.getbuffer())
 
 
-def _test(experiment: Experiment, dataset: Dataset, arrays: Arrays) -> Callable[[int], Iterator[Batch]]:
-    if "test_images" in arrays:
+def evaluated(experiment: Experiment, dataset: Dataset, arrays: Arrays, size: int) -> Callable[[int], Iterator[Batch]]:
+    """The test split as a model of ``size`` pixels reads it: image files as its saved preprocessing says, raw pixels
+    resized."""
+    own = dataset.at(size)
+    if "test_images" in arrays and own is dataset:
         images, labels = arrays["test_images"], arrays["test_labels"]
-        return lambda _: eval_batches(images, labels, dataset.mean, dataset.std, 256)
-    begin = evaluation_batches(dataset, experiment.data, 256)
-    return lambda _: begin()
+        return _resized(lambda _: eval_batches(images, labels, dataset.mean, dataset.std, 256), size)
+    begin = evaluation_batches(own, experiment.data, 256)
+    return _resized(lambda _: begin(), size)
 
 
 def _batches(
