@@ -229,7 +229,7 @@ def down(here: bool, folder: Path) -> None:
 
 def _only_local(here: bool, command: str) -> None:
     if not here:
-        raise ClusterError(f"say `{command} --local`; for Kubernetes and rented machines see cluster/README.md")
+        raise ClusterError(f"say `{command} --local`; for Kubernetes and rented machines see docs/guides/cluster.md")
 
 
 @cli.command()

@@ -74,7 +74,7 @@ def _secrets(values: Values) -> dict[str, str]:
         if parser.get("mlflow", "mlflow_tracking_username", fallback="") == "admin":
             raise ClusterError(
                 f"{file} names MLflow's administrator, and nodes run what anybody submits; "
-                "name the ordinary account there that mlflow-server.sh makes (cluster/README.md)"
+                "name the ordinary account there that mlflow-server.sh makes (docs/guides/cluster.md)"
             )
         mounts["/home/ray/.mlflow/credentials"] = f"~/{own}"
     return mounts

@@ -50,7 +50,7 @@ def examine(target: Target, storage: str, mlflow: str) -> Iterator[Check]:
     try:
         jobs = Jobs(target)
     except ClusterError as error:
-        yield Check("token", str(error), "see cluster/README.md for where the cluster keeps its token")
+        yield Check("token", str(error), "see docs/guides/cluster.md for where the cluster keeps its token")
         return
     yield Check("token", "accepted" if target.token else "none sent and none wanted")
     try:
@@ -76,7 +76,7 @@ def closed(target: Target) -> Check:
             target.address, f"HTTP {error.code}", "give --address of Ray's dashboard, http://HOST:8265", answers=False
         )
     except (OSError, ValueError, http.client.HTTPException) as error:
-        fix = "start the cluster, or forward its port 8265 (cluster/README.md), or correct --address"
+        fix = "start the cluster, or forward its port 8265 (docs/guides/cluster.md), or correct --address"
         if way := proxies.through(target.address):
             fix = f"correct {way}, or name the host in no_proxy"
         return Check(target.address, f"does not answer ({getattr(error, 'reason', error)})", fix, answers=False)

@@ -17,7 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SINGLE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    "cluster/README.md": "guides/cluster.md",
 }
 FOLDERS = {"benchmarks/tables": "tables"}
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
