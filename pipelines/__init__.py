@@ -1,6 +1,9 @@
 """The pipeline from data to registry; importing it checks that ``wave`` is this project's not Python's audio module."""
 
 import os
+import pwd
+import sys
+from collections.abc import MutableMapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,6 +28,30 @@ def _check_wave() -> None:
 
 
 _check_wave()
+
+
+def _check_interpreter() -> None:
+    """End with one line where Ray and PyTorch would raise as they are imported: they format their own docstrings."""
+    if sys.flags.optimize > 1:
+        print(
+            "error: PYTHONOPTIMIZE=2 (python -OO) takes away docstrings that Ray needs; unset it, or set it to 1",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+def _name_user(environment: MutableMapping[str, str]) -> None:
+    """Give a user without an entry in passwd (a container's) the name and the home that libraries ask for on import."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        environment.setdefault("HOME", "/nonexistent")
+        if not any(environment.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+            environment["USER"] = f"uid{os.getuid()}"
+
+
+_check_interpreter()
+_name_user(os.environ)
 
 # Ray reads this when it is imported, not when it starts; any Ray that we start asks for a token.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
