@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.config.experiment import parse
-from tests.docs.blocks import RUN, Block, blocks
+from tests.docs.blocks import RUN, Block, blocks, steps
 from tests.pipelines.support import SILENT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,9 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("reader")
     for name in CHECKOUT:
         (made / name).symlink_to(ROOT / name)
-    for block in blocks(ROOT / "docs/tutorial.md"):
-        if block.language in RUN or block.title:
-            run(block, made)
+    for step in steps(ROOT / "docs/tutorial.md"):
+        run(step, made)
     return made
 
 
@@ -71,9 +70,8 @@ def test_the_tutorial_ends_with_a_registered_and_a_pulled_model(folder: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("page", AFTER, ids=lambda page: page.stem)
 def test_the_blocks_of_a_page_run(page: Path, folder: Path) -> None:
-    for block in blocks(page):
-        if block.language in RUN:
-            run(block, folder)
+    for step in steps(page):
+        run(step, folder)
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -29,3 +29,22 @@ def test_prose_has_lines_of_100_columns(page: Path) -> None:
 
 def test_the_readme_is_about_700_words() -> None:
     assert 500 <= len((ROOT / "README.md").read_text().split()) <= 800
+
+
+NAMED = re.compile(r"`((?:wave|pipelines|cluster|benchmarks|docs|tests)/[\w./-]*)`")
+LINKED = re.compile(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)")
+WITH_LINKS = [
+    *PAGES,
+    ROOT / "CHANGELOG.md",
+    ROOT / "benchmarks/RESULTS.md",
+    *sorted((ROOT / "benchmarks/tables").glob("*.md")),
+]
+
+
+@pytest.mark.parametrize("page", WITH_LINKS, ids=lambda page: page.stem)
+def test_what_a_page_names_or_links_to_exists(page: Path) -> None:
+    """NAME and PACKAGE stand for whatever the reader puts there."""
+    text = page.read_text()
+    named = [ROOT / name for name in NAMED.findall(text) if not re.search(r"[A-Z]{4}", name)]
+    linked = [page.parent / target for target in LINKED.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL))]
+    assert not [str(path) for path in (*named, *linked) if not path.exists()]
