@@ -1,5 +1,6 @@
 """The demo through a local cluster, from a clean clone: submitted, its follower killed, whole, and all of it ended."""
 
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import mlflow
 import pytest
 
 from cluster.local import processes, state
+from pipelines.config import local_login
 from tests.chaos.conftest import Tally
 from tests.chaos.support import PATIENCE, SIZES, finished, until
 from tests.pipelines.support import ROOT, tiny
@@ -55,9 +57,17 @@ def command(clone: Path, environment: dict[str, str], tmp_path: Path) -> Iterato
 
 
 def test_the_demo_from_a_clean_clone(
-    clone: Path, environment: dict[str, str], command: Command, tmp_path: Path, tally: Tally
+    clone: Path,
+    environment: dict[str, str],
+    command: Command,
+    tmp_path: Path,
+    tally: Tally,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     command("up", "--local")
+    login = json.loads((tmp_path / "state" / local_login.FILE).read_text())
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", login["username"])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", login["password"])
     submit = ("submit", FILE, *tiny()[1:], "--follow")
     log = tmp_path / "follower.log"
     with log.open("wb") as output:

@@ -38,9 +38,11 @@ def test_one_name_in_two_folders_at_once(reference: Path, tmp_path: Path, tally:
     before = finished(tmp_path)
     with driver(tmp_path) as one:
         one.wait_for(r"^stage 2: 4 sizes")
+        one.kill(signal.SIGSTOP)  # or it may have ended before the other one asks for the name
         with driver(tmp_path, "output=runs/other") as other:
             assert other.ended() == 2, other.text()
             assert f"another run (process {one.process.pid}) registers digits in" in other.errors()[0]
+        one.kill(signal.SIGCONT)
         assert one.ended() == 0, one.text()
     tally("12 one name in two folders", tmp_path, before, reference=reference)
 

@@ -17,7 +17,7 @@ _OPEN = """
 import sys, json
 from pathlib import Path
 from mlflow import MlflowClient
-from pipelines.store import open_store
+from pipelines.registry.store import open_store
 print("ready", flush=True)
 sys.stdin.readline()
 store = open_store("", "digits", Path.cwd())
