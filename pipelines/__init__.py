@@ -55,3 +55,4 @@ _name_user(os.environ)
 
 # Ray reads this when it is imported, not when it starts; any Ray that we start asks for a token.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_task_oom_retries", "2")  # of a task that its memory monitor ends; by default without end

@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 from timm.models._hub import save_config_for_hf  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor, nn
@@ -21,8 +20,10 @@ from torch import Tensor, nn
 from .bank import TemplateBank
 from .errors import WaveError
 from .family import Family, size_of
+from .json_file import JsonError, read_json
 from .resampling import Resampling
 from .spec import KINDS, Kind, TargetSpec, TemplateSpec
+from .tensor_file import UNREADABLE, Shapes, check_layers, opened, shapes_in, weights
 from .vit import BANK, own_state, shape_of, templated
 
 FORMAT, VERSION = "wave-templates", 1
@@ -99,13 +100,13 @@ class Templates:
             raise WaveError(f"{where / META}: format version {meta.get('version')!r}; this program reads {VERSION}")
         if meta.get("checksum") != _checksum(meta):
             raise WaveError(f"{where / META}: {CHANGED}")
-        raw = _read(where / TENSORS)
-        if hashlib.sha256(raw).hexdigest() != meta.get("sha256"):
-            raise WaveError(f"{where / TENSORS}: {CHANGED}")
+        path = where / TENSORS
+        if _sha256(path) != meta.get("sha256"):
+            raise WaveError(f"{path}: {CHANGED}")
         try:
-            tensors = load_tensors(raw)
-        except (SafetensorError, *_MALFORMED) as error:
-            raise WaveError(f"{where / TENSORS}: not a safetensors file ({_one_line(error)})") from None
+            shapes = shapes_in(path)
+        except UNREADABLE as error:
+            raise WaveError(f"{path}: not a safetensors file ({_one_line(error)})") from None
         try:
             spec, family = TemplateSpec.from_json(meta["spec"]), Family.from_json(meta["family"])
             size, options = (
@@ -114,6 +115,7 @@ class Templates:
             )
             if max(size.embed_dim, size.depth) > _LARGEST:
                 raise WaveError(f"a model of width {size.embed_dim} and depth {size.depth}; at most {_LARGEST} of each")
+            check_layers(path, shapes, "auxiliary.blocks.", size.depth, size.embed_dim)
             info, skeleton = dict(meta["info"]), family.create(size, device="meta")
             if spec.shape(size) != shape_of(skeleton):
                 raise WaveError(f"templates for {spec.shape(size)}, an auxiliary model of {shape_of(skeleton)}")
@@ -123,7 +125,7 @@ class Templates:
             raise WaveError(f"{where / META}: {error}") from None
         except _MALFORMED as error:
             raise WaveError(f"{where / META}: field missing or of a wrong type: {_one_line(error)}") from None
-        _check_tensors(where / TENSORS, tensors, model)
+        tensors = _read_tensors(path, shapes, model)
         bank: dict[Kind, Tensor] = {kind: tensors[f"{BANK}.{kind}"] for kind in KINDS}
         state = {k.removeprefix("auxiliary."): v for k, v in tensors.items() if k.startswith("auxiliary.")}
         return cls(spec, family, size, bank, state, options, info, str(meta["checksum"]))
@@ -135,20 +137,25 @@ class Templates:
         return model
 
 
-def _check_tensors(path: Path, tensors: Mapping[str, Tensor], model: nn.Module) -> None:
+def _read_tensors(path: Path, shapes: Shapes, model: nn.Module) -> dict[str, Tensor]:
+    """The artifact's tensors, names and shapes first: a file that says otherwise is not read."""
     bank = cast(TemplateBank, model.get_submodule(BANK))
     wanted = {f"{BANK}.{kind}": tuple(bank(kind).shape) for kind in KINDS}
     wanted |= {f"auxiliary.{k}": tuple(v.shape) for k, v in own_state(model).items()}
-    for name in sorted(set(wanted) ^ set(tensors)):
+    for name in sorted(set(wanted) ^ set(shapes)):
         raise WaveError(f"{path}: tensor {name} is {'missing' if name in wanted else 'unknown'}")
-    for name, shape in wanted.items():
-        tensor = tensors[name]
-        if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
-            raise WaveError(
-                f"{path}: tensor {name} is {tensor.dtype} {tuple(tensor.shape)}; it must be float32 {shape}"
+    tensors: dict[str, Tensor] = {}
+    with opened(path) as file:
+        for name, shape in wanted.items():
+            tensor: Tensor = (
+                file.get_tensor(name) if shapes[name] == shape else torch.empty(shapes[name], device="meta")
             )
-        if not torch.isfinite(tensor).all():
-            raise WaveError(f"{path}: tensor {name} holds NaN or infinite values")
+            if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+                raise WaveError(
+                    f"{path}: tensor {name} is {tensor.dtype} {tuple(tensor.shape)}; it must be float32 {shape}"
+                )
+            tensors[name] = weights(path, name, tensor)
+    return tensors
 
 
 def save_model(
@@ -227,20 +234,25 @@ def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__} {error}".split())[:200]
 
 
-def _read(path: Path) -> bytes:
+def _sha256(path: Path) -> str:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        why = f"{error.strerror}; a templates artifact is a folder with {META} and {TENSORS}"
-        raise WaveError(f"{path}: {why}") from None
+        raise _missing(path, error) from None
+
+
+def _missing(path: Path, error: OSError) -> WaveError:
+    return WaveError(f"{path}: {error.strerror}; a templates artifact is a folder with {META} and {TENSORS}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    content = _read(path)
     try:
-        data = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise WaveError(f"{path}: not valid JSON ({error}); the file was changed or cut short") from None
+        data = read_json(path)
+    except JsonError as error:
+        raise WaveError(f"{error}; the file was changed or cut short") from None
+    except OSError as error:
+        raise _missing(path, error) from None
     if not isinstance(data, dict):
         raise WaveError(f"{path}: not a JSON object")
     return cast(dict[str, Any], data)

@@ -12,7 +12,8 @@ import json
 import os
 import re
 import shlex
-import tomllib
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,19 +21,22 @@ from urllib.parse import SplitResult, urlsplit
 
 from cluster.errors import ClusterError
 
-# Keys whose value is a path, with the default for a file that does not name one (None: then no path is used).
-_PATHS: tuple[tuple[str, str | None], ...] = (("output", "runs/{name}"), ("data.path", None), ("data.source", None))
+_PATHS = ("data.path", "data.source")
 _PREFIXES = ("local-dir:", "checkpoint:")
+_JOINED = "cluster.address=auto"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: `tree` is the file with the overrides applied, `overrides` those overrides as they were given."""
+    """One run, as `pipelines` reads it: `tree` is the file with the overrides applied, `overrides` those overrides as
+    they were given; `name`, `output` and `model` (the registered one) are what the run would use."""
 
     file: Path
     name: str
     overrides: tuple[str, ...]
     tree: dict[str, Any]
+    output: str
+    model: str
 
     def id(self, output: str) -> str:
         """Name and a digest of settings and output folder: the same settings give the same id, however written."""
@@ -47,44 +51,24 @@ class Run:
         return value
 
 
-def load(file: Path, overrides: tuple[str, ...] = ()) -> Run:
-    """Read `file` and apply `a.b=value` overrides. Raises ClusterError; the keys themselves are checked by the job."""
-    try:
-        tree = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClusterError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ClusterError(f"{file} is not TOML: {error}") from None
-    for override in overrides:
-        _apply(tree, override)
-    _check_secrets(tree)
-    name = tree.get("name")
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-        raise ClusterError(f'{file} needs name = "..." of 1 to 64 letters, digits, _ or -; it has {name!r:.80}')
-    return Run(file, name, overrides, tree)
+def load(file: Path, overrides: tuple[str, ...] = (), root: Path = Path()) -> Run:
+    """What a run of `file` is, by the code in `root` that would run it. Raises ClusterError with what that refuses.
 
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    key = key.strip()
-    if not equals or not all(key.split(".")):
-        raise ClusterError(f"--set {override!r:.80} must read KEY=VALUE, as in --set distil.workers=2")
+    In a process of its own: the parser and its checks need libraries that take seconds to load, and no other command.
+    """
+    command = [sys.executable, "-P", "-m", "pipelines.config", str(file), *overrides, _JOINED]
+    paths = [str(root.resolve()), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUTF8": "1"}
     try:
-        override.encode()
-    except UnicodeEncodeError:
-        raise ClusterError(f"--set {override!r:.80} holds bytes that are no text in UTF-8") from None
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except RecursionError:
-        raise ClusterError(f"--set {key} has more brackets in brackets than TOML can have") from None
-    except ValueError:  # a bare word is a string, as for the run itself
-        value = text
-    *tables, last = key.split(".")
-    for part in tables:
-        tree = tree.setdefault(part, {})
-        if not isinstance(tree, dict):
-            raise ClusterError(f"--set {key}: {part} is a value there, not a table")
-    tree[last] = value
+        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+        found = json.loads(done.stdout) if done.returncode == 0 else None
+    except (OSError, ValueError) as error:  # a list of settings too long for the system, a NUL, no JSON
+        raise ClusterError(f"{file} cannot be checked: {error}") from None
+    if found is None:
+        said = (done.stderr.strip().splitlines() or [f"the check ended with code {done.returncode}"])[-1]
+        raise ClusterError(said if done.returncode == 2 else f"{file} cannot be checked: {said}")
+    _check_secrets(found["settings"])
+    return Run(file, found["name"], overrides, found["settings"], found["output"], found["registered_model"])
 
 
 def anchored(run: Run, storage: str) -> list[str]:
@@ -92,32 +76,31 @@ def anchored(run: Run, storage: str) -> list[str]:
 
     Raises ClusterError when a path needs a storage folder and there is none, or when it would leave that folder.
     """
-    found: list[tuple[str, str, str]] = []
-    for key, default in _PATHS:
-        value = run.get(key) or (default and default.format(name=run.name))
-        if isinstance(value, str):
-            found.append((key, "", value))
+    found = [("output", "", run.output)]
+    found += [(key, "", value) for key in _PATHS if isinstance(value := run.get(key), str) and value]
     source = run.get("ancestor.source")
     for prefix in _PREFIXES:
         if isinstance(source, str) and source.startswith(prefix):
             found.append(("ancestor.source", prefix, source.removeprefix(prefix)))
     return [
-        f"{key}={json.dumps(prefix + _below(key, path, storage))}"
-        for key, prefix, path in found
-        if not PurePosixPath(path).is_absolute()
+        f"{key}={json.dumps(prefix + _below(key, path, storage))}" for key, prefix, path in found if not _anywhere(path)
     ]
 
 
 def command(file: str, run: Run, storage: str, tracking_uri: str) -> str:
     """The job's command line for `run`, whose file is called `file` there; see `anchored` for what it raises."""
-    settings = [*run.overrides, *anchored(run, storage), f"mlflow.tracking_uri={tracking_uri}", "cluster.address=auto"]
+    settings = [*run.overrides, *anchored(run, storage), f"mlflow.tracking_uri={tracking_uri}", _JOINED]
     return shlex.join(["python", "-m", "pipelines", "run", file, *(p for s in settings for p in ("--set", s))])
 
 
 def output(run: Run, storage: str) -> str:
     """The absolute folder that `run` writes to; two runs must not share it at one time."""
-    path = str(run.get("output") or f"runs/{run.name}")
-    return path if PurePosixPath(path).is_absolute() else _below("output", path, storage)
+    return os.path.expanduser(run.output) if _anywhere(run.output) else _below("output", run.output, storage)
+
+
+def _anywhere(path: str) -> bool:
+    """Whether a path says itself where it begins: at the root, or at the home of who runs the job."""
+    return path.startswith(("/", "~"))
 
 
 def _below(key: str, path: str, storage: str) -> str:

@@ -55,9 +55,9 @@ def environment(tracking_uri: str, root: Path = Path()) -> dict[str, str]:
 def submit(request: Request, target: Target) -> Submitted:
     """Send the run to `target`, or attach to its job there. Raises ClusterError, before the upload where it can."""
     storage = run.check_storage(request.storage or (str(Path.cwd()) if target.local else ""))
-    wanted = run.load(request.file, request.overrides)
-    tracking = run.tracking(wanted, request.mlflow, target.mlflow)
     packed, name = pack.collect(request.root, request.file, request.include, request.limit_mib)
+    wanted = run.load(request.file, request.overrides, request.root)
+    tracking = run.tracking(wanted, request.mlflow, target.mlflow)
     # exec: the signal of `stop` reaches the run itself, not a shell before it.
     command = "exec " + run.command(name, wanted, storage, tracking)
     output = run.output(wanted, storage)
@@ -66,14 +66,13 @@ def submit(request: Request, target: Target) -> Submitted:
         runtime_env: dict[str, object] = {"working_dir": folder, "env_vars": environment(tracking, request.root)}
         if request.requirements:
             runtime_env["pip"] = pack.requirements(request.requirements)
-        models = wanted.get("mlflow.registered_model")
         job, how, server = Jobs(target).submit(
             wanted.id(output),
             wanted.name,
             output,
             command,
             runtime_env,
-            models=models if isinstance(models, str) else "",
+            models=wanted.model,
             mlflow=tracking,
         )
     return Submitted(job, how, output, server, packed.size, len(packed.files))

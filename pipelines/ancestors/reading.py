@@ -1,10 +1,9 @@
 """Models as other programs keep them: timm names, timm directories, checkpoint files; read without executing them."""
 
 import difflib
-import json
 import math
 import pickle
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,13 +11,22 @@ import httpx2
 import timm
 import torch
 from huggingface_hub import constants, get_session
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
-from pipelines.config.timm_arguments import NO_CLASSIFIER, REFUSALS, mistake, refused
-from pipelines.runtime.resources import memory_bytes
+from pipelines.config.machine import memory_bytes
+from pipelines.config.timm_arguments import NO_CLASSIFIER, REFUSALS, least_bytes, mistake, refused
 from wave.errors import WaveError
+from wave.json_file import JsonError, read_json
+from wave.tensor_file import (
+    UNREADABLE,
+    check_dense,
+    check_layers,
+    check_shapes,
+    read_safetensors,
+    read_torch,
+    shapes_in,
+    weights,
+)
 from wave.vit import check_supported
 
 PROBE_SECONDS = 8.0
@@ -38,13 +46,10 @@ def create(architecture: str, arguments: dict[str, Any], where: str, device: str
     if found := mistake(arguments):
         raise WaveError(f"{where}: {''.join(found)}")
     try:
+        _fits(architecture, least_bytes(architecture, arguments))
         model = check_supported(timm.create_model(architecture, pretrained=False, **{**arguments, "device": "meta"}))
         _classifies(model, architecture)
-        need, have = 4 * sum(p.numel() for p in model.parameters()), memory_bytes()
-        if need > have:
-            raise WaveError(
-                f"{architecture} takes {need / 1e9:.0f} GB, this machine has {have / 1e9:.0f}; make it smaller"
-            )
+        _fits(architecture, 4 * sum(p.numel() for p in model.parameters()))
         if device == "meta":
             return model
         return check_supported(timm.create_model(architecture, pretrained=False, **arguments))
@@ -53,6 +58,11 @@ def create(architecture: str, arguments: dict[str, Any], where: str, device: str
     except REFUSALS as error:
         _refuse_kind(architecture, where)
         raise WaveError(f"{where}: {refused(architecture, arguments, error)}") from None
+
+
+def _fits(architecture: str, need: int) -> None:
+    if need > (have := memory_bytes()):
+        raise WaveError(f"{architecture} takes {need / 1e9:.0f} GB, this machine has {have / 1e9:.0f}; make it smaller")
 
 
 def _classifies(model: VisionTransformer, name: str) -> None:
@@ -107,7 +117,7 @@ def load_directory(directory: Path) -> tuple[VisionTransformer, tuple[float, ...
     """A timm directory's model, mean and std; safetensors only. Raises :class:`WaveError` naming the file."""
     path = Path(directory) / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_text())
+        config: dict[str, Any] = read_json(path)
         name, args, preprocessing = (
             str(config["architecture"]),
             config.get("model_args") or {},
@@ -119,11 +129,25 @@ def load_directory(directory: Path) -> tuple[VisionTransformer, tuple[float, ...
         args = {**args, "num_classes": int(config.get("num_classes", 1000))}
     except OSError as error:
         raise WaveError(f"{path}: {error.strerror}; a timm directory holds config.json and model.safetensors") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except JsonError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise WaveError(f"{path}: not a timm configuration ({first_line(error)})") from None
+    weights_file = Path(directory) / "model.safetensors"
+    _check_described(weights_file, args)
     model = create(name, args, str(path))
-    load_checkpoint(model, Path(directory) / "model.safetensors", f"{path.name} beside it says otherwise")
+    load_checkpoint(model, weights_file, f"{path.name} beside it says otherwise")
     return model, mean, std
+
+
+def _check_described(path: Path, arguments: Mapping[str, Any]) -> None:
+    """A size that a configuration names is that of the weights beside it, before anything of that size is built."""
+    depth, width = (value if type(value := arguments.get(k)) is int else None for k in ("depth", "embed_dim"))
+    try:
+        found = shapes_in(path)
+    except UNREADABLE:
+        return  # said better when the weights are read
+    check_layers(path, found, "blocks.", depth, width)
 
 
 def load_checkpoint(
@@ -133,12 +157,14 @@ def load_checkpoint(
 
     Raises :class:`WaveError` when the file is missing, is neither, or its tensors are not the model's, all finite.
     """
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            with warnings.catch_warnings(action="ignore"):  # about the pickle's protocol
-                state = torch.load(path, map_location="cpu", weights_only=True)
+            model.load_state_dict(read_safetensors(path, wanted, advice))
+            return
+        state = read_torch(path)
+    except WaveError:
+        raise
     except FileNotFoundError:
         raise WaveError(f"{path}: no such file") from None
     except pickle.UnpicklingError:
@@ -146,25 +172,18 @@ def load_checkpoint(
             "refused, it holds more than tensors, which could run code, or is damaged; keep its tensors as safetensors"
         )
         raise WaveError(f"{path}: {text}") from None
-    except (OSError, SafetensorError, EOFError, *REFUSALS) as error:
+    except UNREADABLE as error:
         raise WaveError(f"{path}: not a checkpoint this program reads ({first_line(error)}); use safetensors") from None
     for wrapper in ("state_dict", "model", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise WaveError(f"{path}: holds no state dict of tensors")
-    wanted = model.state_dict()
-    for name in [*wanted, *state]:
-        if name not in state:
-            raise WaveError(f"{path}: tensor {name} is missing; {advice}")
-        if name not in wanted:
-            raise WaveError(f"{path}: tensor {name} has no place in the model; {advice}")
-        if state[name].shape != wanted[name].shape:
-            shapes = f"{tuple(state[name].shape)}, the model's is {tuple(wanted[name].shape)}"
-            raise WaveError(f"{path}: tensor {name} has shape {shapes}; {advice}")
-        if not state[name].isfinite().all():
-            raise WaveError(f"{path}: tensor {name} holds NaN or infinite values; use an earlier checkpoint")
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    for name in wanted.keys() & state.keys():
+        check_dense(path, name, state[name])
+    found = {str(name): tuple(tensor.shape) if name in wanted else () for name, tensor in state.items()}
+    check_shapes(path, found, wanted, advice)
+    model.load_state_dict({name: weights(path, name, tensor) for name, tensor in state.items()})
 
 
 def first_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from pipelines.ancestors.reading import load_directory
@@ -27,6 +27,7 @@ from wave.recipe import Recipe
 from wave.spec import TargetSpec
 from wave.storage import Templates, replacing
 from wave.teacher import Teacher
+from wave.tensor_file import read_safetensors
 from wave.train import Trainer
 from wave.vit import HEADS
 
@@ -106,7 +107,9 @@ def started(
     source: nn.Module = origin
     if rival.stage1 is not None:
         source = rival.stage1(family, experiment.seed, origin)
-        source.load_state_dict(load_file(rival_file(workspace, cell.method)))
+        wanted = {name: tuple(tensor.shape) for name, tensor in source.state_dict().items()}
+        file = rival_file(workspace, cell.method)
+        source.load_state_dict(read_safetensors(file, wanted, f"remove {file.parent} and run again"))
     if rival.steps:
         source = source.to(device)
     if cell.transfer and rival.steps:

@@ -1,6 +1,5 @@
 """What a run will cost before it starts: sizes, parameters, multiply-accumulates, and time on this machine."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pipelines.comparison.grid import Grid
 from pipelines.comparison.starting_points import owners
 from pipelines.comparison.variants import variants
 from pipelines.config.experiment import Experiment, load
+from pipelines.config.machine import cpus
 from pipelines.data.convert.convert import prepared
 from pipelines.data.dataset import Dataset
 from pipelines.runtime.console import _short, _table, say
@@ -73,8 +73,8 @@ def plan(file: str, overrides: Sequence[str]) -> int:
 def _rate(family: Family, forward: int, seconds: float = 3.0) -> float:
     """Multiply-accumulates per second of training at the ancestor's size, from ``seconds`` of it on every CPU at once,
     one model each, as cells and workers train; of more than :data:`_MEASURED` CPUs on that many."""
-    cpus, size = os.cpu_count() or 1, family.size.img_size or 0
-    workers, batch = min(cpus, _MEASURED), max(4, min(32, 50_000 // size**2)) if size else 4
+    count, size = cpus(), family.size.img_size or 0
+    workers, batch = min(count, _MEASURED), max(4, min(32, 50_000 // size**2)) if size else 4
     torch.set_num_threads(1)
 
     def one(_: int) -> float:
@@ -88,7 +88,7 @@ def _rate(family: Family, forward: int, seconds: float = 3.0) -> float:
         return BACKWARD * forward * done / (time.perf_counter() - start)
 
     with ThreadPoolExecutor(workers) as pool:
-        return sum(pool.map(one, range(workers))) * cpus / workers
+        return sum(pool.map(one, range(workers))) * count / workers
 
 
 def stages_cost(

@@ -15,6 +15,7 @@ from pipelines.registry.store import Store
 from pipelines.runtime.keys import key_of
 from pipelines.runtime.provenance import machine
 from wave.errors import WaveError
+from wave.json_file import JsonError, parse_json
 
 _BEGIN = '{"method": '
 """Of every line that is written here."""
@@ -144,7 +145,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         if number == len(lines) and _cut_off(line):
             return
         try:
-            row = json.loads(line)
+            row = parse_json(line, path)
             if not all(isinstance(row[k], int | float) for k in ("steps", "accuracy", "seconds")):
                 raise TypeError("not a number")
             row["key"] = str(row["key"])
@@ -158,7 +159,7 @@ def _cut_off(line: str) -> bool:
     if not line or line.endswith("\n") or not (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
         return False
     try:
-        json.loads(line)
-    except ValueError:
+        parse_json(line, "")
+    except JsonError:
         return True
     return False

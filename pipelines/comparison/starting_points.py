@@ -31,6 +31,7 @@ from pipelines.stages.cost import rival_cost, stage1_cost
 from wave.baselines import BASELINES
 from wave.errors import WaveError
 from wave.family import Family
+from wave.json_file import JsonError, read_json
 from wave.measure import num_parameters
 
 
@@ -106,7 +107,7 @@ class Stages:
         self.shares[method] = {"share": done["share"], "share_all": done["exchanged"]}
         kept = {"method": method, "seconds": round(time.perf_counter() - start, 1), **done}
         note = place.workspace.root / "stage1.json"
-        if not note.is_file() or json.loads(note.read_text()).get("key") != done["key"]:
+        if _noted(note).get("key") != done["key"]:
             write_text(note, json.dumps(kept, indent=2) + "\n")
 
     def facts(self, method: str) -> dict[str, Any]:
@@ -125,6 +126,14 @@ class Stages:
         images, work = rival_cost(own, self.family, self.dataset)
         share = num_parameters(make(self.family)) / self.origin["parameters"]
         return {**known, "share_all": share, "stage1_images": images, "stage1_macs": work}
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    try:
+        noted = read_json(path)
+    except (OSError, JsonError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def room(rules: Distil) -> int:

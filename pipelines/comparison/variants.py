@@ -2,7 +2,7 @@
 
 from pipelines.comparison.cells import OURS
 from pipelines.config.experiment import Experiment, parse
-from pipelines.config.toml import apply_overrides
+from pipelines.config.toml import apply_overrides, overridden
 from wave.baselines import BASELINES
 from wave.errors import WaveError
 
@@ -13,7 +13,7 @@ def variants(experiment: Experiment) -> dict[str, Experiment]:
     plain = experiment.model_dump(mode="json")
     found = {"": experiment, OURS: experiment}
     for variant in experiment.evaluate.variants:
-        keys = [override.partition("=")[0].strip() for override in variant.set]
+        keys = overridden(variant.set)
         found[variant.name] = parse(apply_overrides(plain, variant.set), f"evaluate.variants: {variant.name}", keys)
     for study in experiment.evaluate.studies:
         for method in study.methods:

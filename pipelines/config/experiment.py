@@ -19,7 +19,7 @@ from pipelines.config.sizes import Targets
 from pipelines.config.stage1 import Distil
 from pipelines.config.stage2 import Initialise
 from pipelines.config.templates import TemplateSettings
-from pipelines.config.toml import apply_overrides, read_toml, to_toml
+from pipelines.config.toml import apply_overrides, overridden, read_toml, to_toml
 from pipelines.config.validation import Section, SettingError
 from wave.errors import WaveError
 from wave.spec import TargetSpec
@@ -119,16 +119,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
 
     Raises :class:`WaveError`: one line that names the file, the key, the rule and the nearest that works.
     """
-    keys = [override.partition("=")[0].strip() for override in overrides]
-    return parse(apply_overrides(read_toml(path), overrides), str(path), keys)
+    return parse(apply_overrides(read_toml(path), overrides), str(path), overridden(overrides))
 
 
-def parse(data: dict[str, Any], where: str = "experiment", overridden: Sequence[str] = ()) -> Experiment:
+def parse(data: dict[str, Any], where: str = "experiment", by_hand: Sequence[str] = ()) -> Experiment:
     """The experiment in a table as ``tomllib`` gives it; ``where`` begins a message, or "--set"."""
     try:
         return Experiment.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        raise WaveError(one_line(error, Experiment, data, where, overridden)) from None
+        raise WaveError(one_line(error, Experiment, data, where, by_hand)) from None
 
 
 def resolved(experiment: Experiment) -> str:

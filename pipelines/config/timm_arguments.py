@@ -88,6 +88,18 @@ def refused(architecture: str, arguments: Mapping[str, Any], error: Exception) -
     return f"timm cannot make {architecture} with {dict(arguments)}; leave out what this machine or the model lacks"
 
 
+def least_bytes(architecture: str, arguments: Mapping[str, Any]) -> int:
+    """Bytes of the matrices of a model's layers in float32, counted and not built: each layer takes milliseconds. 0
+    where the arguments leave the layers as the architecture has them, or where it has none that are known here."""
+    if not {"depth", "embed_dim", "mlp_ratio"} & arguments.keys():
+        return 0
+    if not isinstance(whole := _made(architecture, {}), VisionTransformer):
+        return 0
+    own = {"depth": len(whole.blocks), "embed_dim": whole.embed_dim, "mlp_ratio": 4.0}
+    depth, width, ratio = (own[key] if (value := arguments.get(key)) is None else value for key in own)
+    return int(4 * depth * width**2 * (4 + 2 * ratio))
+
+
 def _made(architecture: str, arguments: Mapping[str, Any]) -> Any:
     """The model without weights, ``None`` where timm refuses it."""
     try:

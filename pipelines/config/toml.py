@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config.messages import _lower
+from pipelines.config.toml_limits import LARGEST_BYTES, MOST_PARTS, check_text, check_values
 from wave.errors import WaveError
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -19,7 +20,14 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """The table in a UTF-8 TOML file. Raises :class:`WaveError` for a file that is missing, unreadable or not TOML."""
     path = Path(path)
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        with path.open("rb") as file:
+            text = file.read(LARGEST_BYTES + 1).decode("utf-8-sig")
+        check_text(text)
+        table = tomllib.loads(text)
+        check_values(table)
+        return table
+    except WaveError as error:
+        raise WaveError(f"{path}: {error}") from None
     except UnicodeDecodeError as error:
         raise WaveError(f"{path}: line {error.object[: error.start].count(10) + 1} is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
@@ -43,7 +51,13 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         key, equals, text = override.partition("=")
         parts = [part.strip() for part in key.split(".")]
         if not equals or not all(parts):
-            raise WaveError(f"--set {override}: write section.key=value, for example --set distil.recipe.lr=0.001")
+            raise WaveError(
+                f"--set {override[:200]}: write section.key=value, for example --set distil.recipe.lr=0.001"
+            )
+        if any("\ud800" <= letter <= "\udfff" for letter in override):
+            raise WaveError(f"--set {override[:200]!r} holds bytes that are no text in UTF-8")
+        if len(parts) > MOST_PARTS:
+            raise WaveError(f"--set {key[:80]}...: a key of more than {MOST_PARTS} parts")
         table = data
         for depth, part in enumerate(parts[:-1], 1):
             table = table.setdefault(part, {})
@@ -56,10 +70,17 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     return data
 
 
+def overridden(overrides: Sequence[str]) -> list[str]:
+    """The keys of overrides, without the blanks that may stand in them."""
+    return [".".join(part.strip() for part in override.partition("=")[0].split(".")) for override in overrides]
+
+
 def parse_value(text: str) -> Any:
     """``text`` as a TOML value, or as it stands when it is none (``timm:vit_tiny`` needs no quotes)."""
     try:
+        check_text(text)
         table = tomllib.loads(f"value = {text}")
+        check_values(table)
     except (ValueError, RecursionError):
         return text
     value = table["value"]

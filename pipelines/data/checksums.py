@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wave.errors import WaveError
+from wave.json_file import JsonError, read_json
 
 from pipelines.runtime.files import write_text
 
@@ -57,7 +58,7 @@ def _stamp(descriptor: int) -> list[int]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        kept = json.loads(path.read_text())
-    except (OSError, ValueError):
+        kept = read_json(path)
+    except (OSError, JsonError):
         return {}
     return kept if isinstance(kept, dict) else {}

@@ -1,6 +1,7 @@
 """Data sets on disk: folders of Parquet shards, opened and checked, read whole or as a seeded subset."""
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipelines.config.machine import memory_bytes
+from pipelines.data.image_file import decode
 from wave.errors import WaveError
 
 from pipelines.data.checksums import digests
-from pipelines.data.transforms import CROP, decode, eval_pixels
+from pipelines.data.transforms import CROP, eval_pixels
 from pipelines.data.shard import Encoding, Metadata, Shard, changed, check_labels, raw_pixels, unreadable
 from pipelines.data.shard import outline as digest_of
 
@@ -143,6 +146,7 @@ class Dataset:
             for shard, part in zip(shards, labels, strict=True):
                 check_labels(part, len(self.classes), shard.path)
             chosen = stratified(np.concatenate(labels), limit, seed)
+        self._check_memory(split, len(chosen))
         images = np.empty((len(chosen), *self.shape), np.uint8)
         labels = np.empty(len(chosen), np.int64)
         to_pixels = eval_pixels(self.shape)
@@ -160,9 +164,17 @@ class Dataset:
                     else:
                         for at, row in enumerate(local, low):
                             where = f"{shard.path}: row {start - first + row}"
-                            images[at] = to_pixels(decode(data[int(row)].as_py(), self.shape[0], where))
+                            images[at] = to_pixels(decode(data[int(row)].as_py(), self.shape, where))
                 start += size
         return images, labels
+
+    def _check_memory(self, split: Split, rows: int) -> None:
+        need, have = rows * math.prod(self.shape), memory_bytes()
+        if need > have:
+            raise WaveError(
+                f"{self.path}: {rows} {split} images take {need / 1e9:.3g} GB, this machine has {have / 1e9:.3g}; "
+                "set data.in_memory=false, or take fewer"
+            )
 
 
 def reopen(path: str | Path, outline: Mapping[str, str]) -> Dataset:

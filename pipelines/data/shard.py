@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipelines.data.image_file import MODES
+from pipelines.config.sizes import MAX_SIDE
 from wave.errors import WaveError
+from wave.json_file import JsonError, parse_json
 
-from pipelines.data.transforms import MODES
 
 Encoding = Literal["raw", "encoded"]
 FORMAT = 1
+MAX_CHANNELS = 64
 KEY = b"wave"
 
 
@@ -52,7 +55,7 @@ class Metadata:
         if raw is None:
             raise WaveError(f"{where}: has no 'wave' metadata; write it with `python -m pipelines data`")
         try:
-            data: dict[str, Any] = json.loads(raw)
+            data: dict[str, Any] = parse_json(raw, KEY.decode())
             if data["format"] != FORMAT:
                 raise WaveError(
                     f"{where}: data format {data['format']!r}; this version reads {FORMAT}: convert it again"
@@ -60,7 +63,9 @@ class Metadata:
             c, h, w = (int(n) for n in data["shape"])
             mean, std = (tuple(float(x) for x in data[key]) for key in ("mean", "std"))
             meta = cls(data["encoding"], tuple(map(str, data["classes"])), mean, std, (c, h, w))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            if isinstance(error, JsonError):
+                raise WaveError(f"{where}: its 'wave' metadata is not valid ({error}); convert it again") from None
             if isinstance(error, WaveError):
                 raise
             raise WaveError(f"{where}: its 'wave' metadata is not valid ({error!r}); convert it again") from None
@@ -69,6 +74,8 @@ class Metadata:
             meta.encoding not in get_args(Encoding)
             or (meta.encoding == "encoded" and c not in MODES)
             or min(c, h, w, len(meta.classes)) < 1
+            or max(h, w) > MAX_SIDE
+            or c > MAX_CHANNELS
             or {len(meta.mean), len(meta.std)} != {c}
             or not all(math.isfinite(v) for v in values)
             or min(meta.std) <= 0

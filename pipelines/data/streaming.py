@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from pipelines.data.image_file import decode
 from wave.errors import WaveError
 from wave.recipe import Batch
 
 from pipelines.data.dataset import Dataset, Split
-from pipelines.data.transforms import Augment, crop_and_flip, decode, eval_pixels, normalise, train_transform
+from pipelines.data.transforms import Augment, crop_and_flip, eval_pixels, normalise, train_transform
 from pipelines.data.read_order import Rows, part_rows, plan, pools
 from pipelines.runtime.resources import check_world
 from pipelines.data.shard import raw_pixels
@@ -99,7 +100,7 @@ class StreamBatches(IterableDataset[_Tensors | str]):
                     data, label, where = next(rows)
                     labels.append(label)
                     if to_tensor is not None:
-                        found.append(to_tensor(decode(data, self.dataset.shape[0], where)))
+                        found.append(to_tensor(decode(data, self.dataset.shape, where)))
                     else:
                         found.append(torch.frombuffer(bytearray(data), dtype=torch.uint8).view(self.dataset.shape))
                 images = torch.stack(found)
@@ -184,8 +185,8 @@ class _Pass(IterableDataset[_Tensors | str]):
             if self.dataset.encoding == "raw":
                 images.append(raw_pixels(found, self.dataset.shape)[low:high])
             else:
-                channels = self.dataset.shape[0]
-                decoded = (decode(found[row].as_py(), channels, piece.where(row)) for row in range(low, high))
+                shape = self.dataset.shape
+                decoded = (decode(found[row].as_py(), shape, piece.where(row)) for row in range(low, high))
                 images.append(np.stack([self.to_pixels(image) for image in decoded]))
         return np.concatenate(images), np.concatenate(labels)
 

@@ -1,35 +1,18 @@
-"""One image: file bytes to a PIL image, and timm's transforms of it for training and evaluation."""
+"""timm's transforms of an image for training and evaluation, and those of whole batches."""
 
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from timm.data.auto_augment import posterize
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
 from wave.errors import WaveError
-
-# what Pillow's decoders raise for damaged files (SyntaxError: PNG chunks; struct, zlib, EOFError: cut short)
-_DAMAGED = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    IndexError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-MODES = {1: "L", 3: "RGB"}
-"""Pillow's mode for each number of channels an encoded image can be read as."""
 
 
 @dataclass(frozen=True)
@@ -50,24 +33,6 @@ class Augment:
         """Names, as in the configuration, of the settings in use that need encoded images."""
         given = {"augment": self.policy, "color_jitter": self.color_jitter, "reprob": self.reprob}
         return [name for name, value in given.items() if value]
-
-
-def decode(data: bytes, channels: int, where: str, draft: int | None = None) -> Image.Image:
-    """The image in a file's bytes, RGB or grey. ``draft``: a JPEG may be decoded at any size from ``draft`` pixels.
-
-    Raises :class:`WaveError` that begins with ``where`` when the bytes are not a whole image.
-    """
-    try:
-        with Image.open(BytesIO(data)) as image:
-            if draft:
-                image.draft(MODES[channels], (draft, draft))
-            if image.mode.startswith("I;16"):  # convert() would clip at 255
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            return image.convert(MODES[channels])
-    except _DAMAGED as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        reason = "no known format" if isinstance(error, UnidentifiedImageError) else reason
-        raise WaveError(f"{where}: the image does not decode: {reason[:120]}") from None
 
 
 def pixels(image: Image.Image) -> NDArray[np.uint8]:

@@ -1,6 +1,5 @@
 """A version's files: which there should be, and whether the registry still has them as they were."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from pipelines.runtime.files import contents
 from wave.errors import WaveError
+from wave.json_file import JsonError, parse_json
 
 FILES_TAG = "wave.files"
 """Of a logged model: its files' names and sha256, as JSON."""
@@ -89,8 +89,8 @@ def _difference(kept: Mapping[str, str], registered: Mapping[str, str], place: s
 def _registered(model: LoggedModel) -> Mapping[str, str]:
     """The files' names and digests; none for a model of before they were noted, or with a tag that a person changed."""
     try:
-        found = json.loads((model.tags or {}).get(FILES_TAG, "{}"))
-    except ValueError:
+        found = parse_json((model.tags or {}).get(FILES_TAG, "{}"), FILES_TAG)
+    except JsonError:
         return {}
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 

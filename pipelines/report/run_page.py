@@ -2,7 +2,6 @@
 
 import base64
 import html
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from pipelines.report.drawing import legend, new_figure, per_cent, png
 from pipelines.runtime.files import write_bytes, write_text
 from pipelines.stages.results import COLUMNS
 from wave.errors import WaveError
+from wave.json_file import JsonError, read_json
 
 SERIES = (
     ("accuracy_before", "ours, no training", {"s": 90, "color": "tab:blue"}),
@@ -30,7 +30,7 @@ def run_page(folder: str) -> Path:
     """
     root = Path(folder)
     try:
-        data = json.loads((root / "results.json").read_text())
+        data = read_json(root / "results.json")
         rows: list[Mapping[str, Any]] = data["sizes"]
         if not rows:
             raise WaveError(f"{root}/results.json holds no sizes; run the experiment first")
@@ -38,6 +38,8 @@ def run_page(folder: str) -> Path:
         text = page(data, rows, image)
     except OSError as error:
         raise WaveError(f"{root}/results.json: {error.strerror}; give the output folder of a finished run") from None
+    except JsonError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{error} is missing" if isinstance(error, KeyError) else error
         raise WaveError(f"{root}/results.json: not the results of a run ({why})") from None

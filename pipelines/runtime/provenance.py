@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from pipelines.config.machine import cpus
 from pipelines.runtime.ray_session import ROOT
 
 
@@ -28,4 +29,4 @@ def git_commit() -> str:
 def machine() -> str:
     """What results say of the machine that made them."""
     gpus = "".join(f", {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))
-    return f"{platform.machine()}, {os.cpu_count()} CPUs{gpus}"
+    return f"{platform.machine()}, {cpus()} CPUs{gpus}"

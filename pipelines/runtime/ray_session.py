@@ -15,6 +15,7 @@ from ray.exceptions import AuthenticationError, RayError
 
 from pipelines.config import session_folder
 from pipelines.config.cluster import Cluster
+from pipelines.config.machine import cpus
 from pipelines.config.session_folder import SessionFolder
 from pipelines.runtime import signals
 from pipelines.runtime.console import say
@@ -62,7 +63,7 @@ def session(cluster: Cluster) -> Iterator[None]:
         if where:
             options["address"] = where
         else:
-            options |= {"address": "local", "include_dashboard": False, "num_cpus": cluster.num_cpus}
+            options |= {"address": "local", "include_dashboard": False, "num_cpus": cluster.num_cpus or cpus()}
             _alone()
         if not (where and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")):  # a job's workers have the job's folder
             options |= _private(stack.enter_context(_folder()), alone=not where)

@@ -1,16 +1,19 @@
 """Heavy work of the driver, done where the resources are: in a task with what one worker of stage 1 has."""
 
+import os
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import ray
 import torch
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from pipelines.config.stage1 import Distil
 from wave.errors import WaveError
 
 T = TypeVar("T")
+_RETRIES = "RAY_task_oom_retries"  # set where pipelines is imported; Ray reads it in small letters
 
 
 def on_worker(settings: Distil, function: Callable[..., T], *arguments: Any) -> T:
@@ -25,9 +28,23 @@ def on_worker(settings: Distil, function: Callable[..., T], *arguments: Any) -> 
         if isinstance(error.cause, WaveError):
             raise error.cause from None
         raise
+    except OutOfMemoryError as error:
+        raise WaveError(f"{function.__name__.strip('_')}: {out_of_memory(str(error))}") from None
     except RayError as error:
         text = " ".join(str(error).split())[:300]
         raise WaveError(f"{function.__name__.strip('_')}: {text}; the same command again continues") from None
+
+
+def out_of_memory(said: str) -> str:
+    """What Ray's memory monitor says in tables of processes, in one line: how much there is, and what to lower."""
+    full = re.search(r"was ([\d.]+GB) used / ([\d.]+GB)", said)
+    own = re.search(r"Selected to kill:.*?actual memory used=([\d.]+GB)", said, re.DOTALL)
+    return (
+        f"Ray ended it {1 + int(os.environ[_RETRIES])} times because memory was full"
+        + (f", {full[1]} of {full[2]}" if full else "")
+        + (f", of which it needed {own[1]} by then" if own else "")
+        + "; lower batch_size or the number of workers, set data.in_memory = false, or take a machine with more memory"
+    )
 
 
 def options(settings: Distil) -> dict[str, Any]:

@@ -1,13 +1,6 @@
-"""What this machine has: memory, and how a batch is dealt to its workers."""
-
-import os
+"""How a batch is dealt to workers."""
 
 from wave.errors import WaveError
-
-
-def memory_bytes() -> int:
-    """This machine's physical memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def check_world(batch_size: int, rank: int, world: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from pipelines.runtime.files import absolute, contents, exclusive, write_text
 from wave.errors import WaveError
+from wave.json_file import JsonError, read_json
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ class Workspace:
     def noted(self, folder: Path) -> dict[str, Any]:
         """What was recorded when ``folder`` was finished last, under any key; empty if nothing was."""
         try:
-            data = json.loads(self._record_path(folder).read_text())
-        except (OSError, ValueError):
+            data = read_json(self._record_path(folder))
+        except (OSError, JsonError):
             return {}
         return cast(dict[str, Any], data) if isinstance(data, dict) else {}
 

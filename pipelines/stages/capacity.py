@@ -1,13 +1,12 @@
 """What this machine is too small for: processors of a stage, memory of a size."""
 
-import os
 from collections.abc import Mapping
 
 import torch
 
 from pipelines.config.experiment import Experiment
+from pipelines.config.machine import cpus, memory_bytes
 from pipelines.runtime.ray_address import address
-from pipelines.runtime.resources import memory_bytes
 from wave.errors import WaveError
 from wave.family import Family
 from wave.measure import num_parameters
@@ -55,7 +54,7 @@ def _have(experiment: Experiment) -> dict[str, float] | None:
     """What Ray finds on this machine; None when a cluster is joined."""
     if address(experiment.cluster)[0]:
         return None
-    return {"CPU": float(experiment.cluster.num_cpus or os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    return {"CPU": float(experiment.cluster.num_cpus or cpus()), "GPU": float(torch.cuda.device_count())}
 
 
 def _fits(what: str, need: Mapping[str, float], have: Mapping[str, float]) -> None:

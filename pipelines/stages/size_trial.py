@@ -35,6 +35,7 @@ from wave.seeding import seeded
 from wave.spec import KINDS, Kind, TargetSpec
 from wave.storage import Templates, save_model
 from wave.teacher import Teacher
+from wave.tensor_file import UNREADABLE, read_torch
 from wave.train import Trainer
 
 SAVE_SECONDS = 15.0
@@ -189,8 +190,8 @@ def _train(
 def _saved(state: Path, device: str) -> dict[str, Any]:
     """What an earlier try left; nothing when that cannot be read. Tensors and plain types only, so no code runs."""
     try:
-        saved = torch.load(state, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+        saved = read_torch(state, device)
+    except (pickle.UnpicklingError, *UNREADABLE):
         return {}
     return cast(dict[str, Any], saved) if isinstance(saved, dict) else {}
 

@@ -29,10 +29,10 @@ from pipelines.runtime.workspace import Workspace
 from wave.errors import Diverged, WaveError
 from wave.recipe import Recipe
 from wave.spec import TargetSpec
+from wave.tensor_file import UNREADABLE, read_torch, weights
 from wave.train import Trainer
 
 _STATE = "state.pt"
-_DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, OSError)
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,13 @@ def _saved(checkpoint: Checkpoint | None, device: Any) -> dict[str, Any] | None:
     where = Path(checkpoint.path)
     with checkpoint.as_directory() as folder:
         try:
-            state = cast(dict[str, Any], torch.load(Path(folder) / _STATE, map_location=device, weights_only=True))
-            if all(bool(tensor.isfinite().all()) for tensor in state["model"].values()):
-                return state
-            why = "its weights are NaN or infinite"
-        except _DAMAGED:
+            state = cast(dict[str, Any], read_torch(Path(folder) / _STATE, device))
+            for name, tensor in state["model"].items():
+                weights(where / _STATE, name, tensor)
+            return state
+        except WaveError as error:
+            why = str(error).removeprefix(f"{where / _STATE}: ").partition(";")[0]
+        except (pickle.UnpicklingError, *UNREADABLE):
             why = "not a checkpoint of this program"
     raise WaveError(f"{where / _STATE}: {why}; remove {where.parent} and run again")
 

@@ -56,7 +56,7 @@ def test_nan_in_stage_1(reference: Path, tmp_path: Path, tally: Tally) -> None:
     with driver(tmp_path) as run:
         assert run.ended() == 2, run.text()
         (error,) = run.errors()
-    found = re.search(r"state\.pt: its weights are NaN or infinite; remove (\S+) and run again", error)
+    found = re.search(r"state\.pt: tensor \S+ holds NaN or infinite values; remove (\S+) and run again", error)
     assert found, error
     shutil.rmtree(found[1])
     with driver(tmp_path) as run:

@@ -37,6 +37,14 @@ for number in range(done, int(settings["steps"])):
     if number == 1 and done == 0 and "fail" in settings: sys.exit(int(settings["fail"]))
 """
 
+# What that run would use, as `python -m pipelines.config` says it.
+DESCRIBED = """
+import json, sys
+settings = dict(word.split("=", 1) for word in sys.argv[2:])
+output = settings.get("output", "runs/x")
+print(json.dumps({"name": "x", "output": output, "registered_model": "x", "settings": {"name": "x", **settings}}))
+"""
+
 
 @dataclass
 class Here:

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from pipelines.config.machine import memory_bytes
 from wave.errors import WaveError
 
 from pipelines.data.dataset import Dataset, Split, choose_held_out, open_dataset, shard_name, stratified
 from pipelines.data.convert.idx import FASHION_CLASSES, read_fashion_mnist
 from pipelines.data.convert.imagefolder import ImageFolder
 from pipelines.data.transforms import resized
-from pipelines.runtime.resources import memory_bytes
+from pipelines.config.machine import memory_bytes
 from pipelines.config.data import Data
 from pipelines.data.shard import Metadata
 from pipelines.config.sizes import MAX_SIDE
@@ -72,7 +73,7 @@ def convert(
     with _renamed(out) as folder:
         if kind == "imagefolder":
             images = ImageFolder(Path(source), image_size or 224, held_out)
-            meta = Metadata("encoded", images.classes, *images.statistics(statistics), (3, images.size, images.size))
+            meta = Metadata("encoded", images.classes, *images.statistics(statistics), images.shape)
             for split, files in images.files.items():
                 writer = _Writer(folder, split, len(files), rows_per_shard or 2048, 128, meta, progress)
                 writer.write(images.rows(split))

@@ -1,12 +1,16 @@
 """IDX files, the format of MNIST and Fashion-MNIST: big-endian sizes, then uint8."""
 
 import gzip
+import math
+import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.config.machine import memory_bytes
 from wave.errors import WaveError
 
 from pipelines.data.dataset import Split
@@ -15,34 +19,57 @@ from pipelines.data.shard import check_labels
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _CLASSES = "t-shirt trouser pullover dress coat sandal shirt sneaker bag boot"
 FASHION_CLASSES = tuple(_CLASSES.split())
+_PIECE = 16 << 20
 _PREFIX: dict[Split, str] = {"train": "train", "test": "t10k"}
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The uint8 array in an IDX file, gzip or plain. Raises :class:`WaveError` naming the file and what is wrong."""
+    """The uint8 array in an IDX file, gzip or plain. Raises :class:`WaveError` naming the file and what is wrong.
+
+    Of a gzip file no more is unpacked than its header announces, and one byte to see that this was all.
+    """
     try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+        with _unpacked(path) as file:
+            shape = _header(path, file, dimensions)
+            size = math.prod(shape)
+            if size > (have := memory_bytes()):
+                raise WaveError(f"{path}: its header says {_times(shape)} bytes; this machine has {have / 1e9:.0f} GB")
+            data = _at_most(file, size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise WaveError(f"{path}: cannot be read ({error}); copy or install it again") from None
-    magic = bytes((0, 0, 8, dimensions))
-    if data[:4] != magic:
-        raise WaveError(
-            f"{path}: begins with {data[:4].hex() or 'nothing'}; IDX with {dimensions} axes begins with {magic.hex()}"
-        )
-    header = 4 + 4 * dimensions
-    if len(data) < header:
-        raise WaveError(f"{path}: is cut short at {len(data)} bytes")
-    shape = tuple(int(n) for n in np.frombuffer(data, ">u4", dimensions, 4))
-    size = 1
-    for n in shape:
-        size *= n  # Python's integers: a damaged header must not overflow
-    if len(data) - header != size or not size:
-        raise WaveError(
-            f"{path}: has {len(data) - header} bytes of values; its header says {' x '.join(map(str, shape))}"
-        )
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    if len(data) != size or not size:
+        has = f"more than {size}" if len(data) > size else str(len(data))
+        raise WaveError(f"{path}: has {has} bytes of values; its header says {_times(shape)}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _unpacked(path: Path) -> BinaryIO:
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return cast(BinaryIO, gzip.open(path)) if packed else path.open("rb")
+
+
+def _header(path: Path, file: BinaryIO, dimensions: int) -> tuple[int, ...]:
+    magic, length = bytes((0, 0, 8, dimensions)), 4 + 4 * dimensions
+    head = _at_most(file, length)
+    if head[:4] != magic:
+        begins = head[:4].hex() or "nothing"
+        raise WaveError(f"{path}: begins with {begins}; IDX with {dimensions} axes begins with {magic.hex()}")
+    if len(head) < length:
+        raise WaveError(f"{path}: is cut short at {len(head)} bytes")
+    return struct.unpack(f">{dimensions}I", head[4:])
+
+
+def _at_most(file: BinaryIO, size: int) -> bytearray:
+    """Up to ``size`` bytes, piece by piece: a size that only a header claims is not set aside."""
+    data = bytearray()
+    while len(data) < size and (piece := file.read(min(size - len(data), _PIECE))):
+        data += piece
+    return data
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def read_fashion_mnist(source: str | Path = "") -> dict[Split, tuple[NDArray[np.uint8], NDArray[np.int64]]]:

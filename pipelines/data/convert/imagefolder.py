@@ -3,21 +3,26 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from pipelines.config.machine import cpus, memory_bytes
+from pipelines.data.image_file import decode
 from wave.errors import WaveError
 
 from pipelines.data.dataset import Split, choose_held_out, stratified
-from pipelines.data.transforms import decode, eval_pixels
+from pipelines.data.transforms import eval_pixels
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _SAMPLE = 1000
 _AHEAD = 64
 """Images read and checked at a time: what is in memory beside one row group."""
+_IMAGE_BYTES = 1 << 30
+"""What one thread may hold for the largest image; see :mod:`pipelines.data.image_file`."""
 
 
 class ImageFolder:
@@ -34,7 +39,7 @@ class ImageFolder:
         if not (source / "train").is_dir() or test is None:
             lacks = "val/ or test/" if test is None and (source / "train").is_dir() else "train/"
             raise WaveError(f"{source}: has no {lacks}; it should hold train/CLASS/ and val/CLASS/ with images")
-        self.size = size
+        self.shape = (3, size, size)
         self.classes = tuple(_folders(source / "train"))
         if not self.classes:
             raise WaveError(f"{source / 'train'}: has no folder; each class is a folder of images")
@@ -69,11 +74,11 @@ class ImageFolder:
             return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
         files = self.files["train"]
         chosen = stratified(np.array([label for _, label in files]), _SAMPLE, seed=0)
-        to_pixels = eval_pixels((3, self.size, self.size))
+        to_pixels = eval_pixels(self.shape)
         first, second = np.zeros(3), np.zeros(3)
         for index in chosen:
             path = files[index][0]
-            values = to_pixels(decode(_read(path), 3, path)).reshape(3, -1) / 255
+            values = to_pixels(decode(_read(path), self.shape, path)).reshape(3, -1) / 255
             first, second = first + values.mean(1), second + (values**2).mean(1)
         mean = first / len(chosen)
         std = np.sqrt(np.maximum(second / len(chosen) - mean**2, (1 / 255) ** 2))  # flat images: one level, not zero
@@ -82,12 +87,11 @@ class ImageFolder:
     def rows(self, split: Split) -> Iterator[tuple[bytes, int]]:
         """File bytes and label of every image; each is decoded, by threads, before it is handed on."""
         files = self.files[split]
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, 32)) as pool:
+        check = partial(_checked, self.shape)
+        with ThreadPoolExecutor(max(1, min(cpus(), 32, memory_bytes() // _IMAGE_BYTES))) as pool:
             for start in range(0, len(files), _AHEAD):
                 part = files[start : start + _AHEAD]
-                yield from zip(
-                    pool.map(_checked, (path for path, _ in part)), (label for _, label in part), strict=True
-                )
+                yield from zip(pool.map(check, (path for path, _ in part)), (label for _, label in part), strict=True)
 
 
 def _images(folder: Path) -> Iterator[str]:
@@ -109,7 +113,7 @@ def _read(path: str) -> bytes:
         raise WaveError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _checked(path: str) -> bytes:
+def _checked(shape: tuple[int, int, int], path: str) -> bytes:
     data = _read(path)
-    decode(data, 3, path, draft=32)  # a JPEG is read to its end, but only small pixels are computed
+    decode(data, shape, path, draft=32)  # a JPEG is read to its end, but only small pixels are computed
     return data

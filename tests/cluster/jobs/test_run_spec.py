@@ -2,18 +2,53 @@
 
 import os
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from cluster.errors import ClusterError
 from cluster.jobs import run_spec as run
+from pipelines.config.experiment import load as settings
+from pipelines.config.toml import apply_overrides, read_toml
+from wave.errors import WaveError
+
+ROOT = Path(__file__).parents[3]
+
+FILE = """
+name = "x"
+[data]
+path = "data/x"
+[ancestor]
+source = "local-dir:model"
+[distil.recipe]
+steps = 4
+[initialise.recipe]
+steps = 4
+[targets]
+grid = {embed_dim = [32], depth = [2]}
+"""
+MISTAKES: dict[str, tuple[str, str]] = {
+    "no such key": ("distil.recipe.stesp=4", "--set distil.recipe.stesp is not a key; nearest: steps"),
+    "blanks in the key": (" distil . recipe . stesp =4", "--set distil.recipe.stesp is not a key; nearest: steps"),
+    "no value": ("seed", "--set seed: write section.key=value"),
+    "half a key": ("a..b=1", "--set a..b=1: write section.key=value"),
+    "a date": ("seed=2026-11-28", "--set seed='2026-11-28' should be a valid integer"),
+    "of a value": ("name.a=1", "--set name.a=1: name is not a table; set it whole"),
+    "a name that is a path": ("name=../x", "--set name='../x' should be 1 to 64 letters"),
+    "brackets without end": ("seed=" + "[" * 5000, "--set seed="),
+    "a key of many parts": (".".join("a" * 50_000) + "=1", "a key of more than 32 parts"),
+    "bytes that are no text": ("name=\udcff", "holds bytes that are no text in UTF-8"),
+    "what a job cannot have": ("cluster.num_cpus=2", "num_cpus has no effect with address='auto'"),
+}
 
 
 def load(folder: Path, text: str, *overrides: str) -> run.Run:
-    file = folder / "x.toml"
-    file.write_text(text)
-    return run.load(file, overrides)
+    """As `run.load`, of a few settings that alone are no experiment."""
+    (folder / "x.toml").write_text(text)
+    tree = apply_overrides(read_toml(folder / "x.toml"), overrides)
+    output = str(tree.get("output", f"runs/{tree['name']}"))
+    return run.Run(folder / "x.toml", str(tree["name"]), overrides, tree, output, "x")
 
 
 def test_the_id_follows_from_the_settings_and_not_from_how_they_are_written(tmp_path: Path) -> None:
@@ -25,36 +60,52 @@ def test_the_id_follows_from_the_settings_and_not_from_how_they_are_written(tmp_
     assert plain.id("/elsewhere") != plain.id("/o")  # nothing of what is in one folder is in the other
 
 
-def test_overrides_are_toml_values_or_words(tmp_path: Path) -> None:
-    tree = load(tmp_path, 'name = "x"', "a.b=[1, 2]", "a.c=word", 'a.d="quoted"', "a.e=true", "f=").tree
-    assert tree == {"name": "x", "a": {"b": [1, 2], "c": "word", "d": "quoted", "e": True}, "f": ""}
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What each of MISTAKES says, two at a time: each loads what the checks need."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "x.toml").write_text(FILE)
+
+    def ask(override: str) -> str:
+        with pytest.raises(ClusterError) as caught:
+            run.load(folder / "x.toml", (override,), ROOT)
+        return str(caught.value)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(MISTAKES, pool.map(ask, (override for override, _ in MISTAKES.values())), strict=True))
 
 
-@pytest.mark.parametrize(
-    ("text", "overrides", "message"),
-    [
-        ("name = ", (), "is not TOML"),
-        ("seed = 1", (), "needs name"),
-        ('name = "../x"', (), "needs name"),
-        ('name = "x"', ("seed",), "must read KEY=VALUE"),
-        ('name = "x"', ("a=" + "[" * 5000,), "more brackets in brackets"),
-        ("a = " + "[" * 5000, (), "is not TOML"),
-        ("a = " + "9" * 5000, (), "is not TOML"),
-        ('name = "x"', ("a=\udcff",), "no text in UTF-8"),
-        ('name = "x"', ("a..b=1",), "must read KEY=VALUE"),
-        ('name = "x"', ("name.a=1",), "is a value there"),
-        ('name = "x"', ("name=a\x00b",), "needs name"),
-    ],
-)
-def test_mistakes_are_one_line(tmp_path: Path, text: str, overrides: tuple[str, ...], message: str) -> None:
-    with pytest.raises(ClusterError, match=message) as caught:
-        load(tmp_path, text, *overrides)
-    assert "\n" not in str(caught.value).replace("\\n", "")
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_the_line_that_run_says(name: str, said: dict[str, str]) -> None:
+    assert MISTAKES[name][1] in said[name]
+    assert "\n" not in said[name]
+    assert len(said[name]) < 400
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ClusterError, match="cannot be read: No such file"):
-        run.load(tmp_path / "none.toml")
+def test_mistakes_in_the_file_are_the_line_that_run_says(tmp_path: Path) -> None:
+    for text, message in (("name = ", "x.toml: not valid TOML"), (None, "x.toml: no such file")):
+        (tmp_path / "x.toml").unlink(missing_ok=True)
+        if text is not None:
+            (tmp_path / "x.toml").write_text(text)
+        with pytest.raises(ClusterError, match=message) as caught:
+            run.load(tmp_path / "x.toml", (), ROOT)
+        with pytest.raises(WaveError) as by_run:
+            settings(tmp_path / "x.toml")
+        assert str(caught.value) == str(by_run.value)
+
+
+def test_a_run_is_what_run_makes_of_the_file(tmp_path: Path) -> None:
+    """Byte-order mark, comments, blanks in keys, an empty value, and a budget that gives another name and folder."""
+    (tmp_path / "x.toml").write_text("\ufeff" + FILE + "[mlflow]\nexperiment = 'e' # one\n", encoding="utf-8")
+    overrides = ("budget=smoke", " distil . recipe . lr = 0.5 # half", "mlflow.experiment=")
+    wanted = run.load(tmp_path / "x.toml", overrides, ROOT)
+    plain = settings(tmp_path / "x.toml", overrides)
+    assert (wanted.name, wanted.output, wanted.model) == (plain.name, plain.output, plain.mlflow.registered_model)
+    assert (wanted.name, wanted.output) == ("x-smoke", "runs/x-smoke")
+    assert wanted.get("distil.recipe.lr") == plain.distil.recipe.lr == 0.5
+    assert wanted.get("mlflow") == {}
+    assert run.output(wanted, "/s") == "/s/runs/x-smoke"
+    assert 'output="/s/runs/x-smoke"' in run.anchored(wanted, "/s")
 
 
 def test_relative_paths_go_below_the_storage_and_absolute_ones_stay(tmp_path: Path) -> None:
@@ -67,6 +118,9 @@ def test_relative_paths_go_below_the_storage_and_absolute_ones_stay(tmp_path: Pa
     there = load(tmp_path, 'name = "x"\noutput = "/o"\n[data]\npath = "/d"\n[ancestor]\nsource = "timm:vit"\n')
     assert run.anchored(there, "") == []
     assert run.output(there, "") == "/o"
+    home = load(tmp_path, 'name = "x"\noutput = "~/o"')
+    assert run.anchored(home, "") == []
+    assert run.output(home, "") == str(Path.home() / "o")
 
 
 def test_an_override_of_a_path_is_anchored_too_and_the_line_survives_a_shell(tmp_path: Path) -> None:
@@ -92,7 +146,7 @@ def test_a_uri_is_no_folder(tmp_path: Path, key: str) -> None:
 )
 def test_no_secret_of_any_setting_is_sent(tmp_path: Path, setting: str) -> None:
     with pytest.raises(ClusterError, match=f"{setting.partition('=')[0]} holds a password") as caught:
-        load(tmp_path, 'name = "x"', setting)
+        run._check_secrets(load(tmp_path, 'name = "x"', setting).tree)
     assert "geheim" not in str(caught.value)
 
 
@@ -134,4 +188,4 @@ def test_the_mlflow_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             run.tracking(plain, given, "")
         assert "secret" not in str(caught.value)
     with pytest.raises(ClusterError, match="holds a password"):  # also where another address wins: it would be sent
-        load(tmp_path, 'name = "x"\n[mlflow]\ntracking_uri = "http://me:secret@h:1"')
+        run._check_secrets({"mlflow": {"tracking_uri": "http://me:secret@h:1"}})

@@ -24,7 +24,7 @@ from cluster.local import head as local
 from cluster.local import processes, state
 from pipelines.config import local_login
 from pipelines.registry.store import open_store
-from tests.cluster.miniature import DRIVER, RUN, Here, rays_own_addresses
+from tests.cluster.miniature import DESCRIBED, DRIVER, RUN, Here, rays_own_addresses
 from tests.other_user import as_other_user, needs_root, reached, written
 
 ROOT = Path(__file__).parents[3]
@@ -34,8 +34,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("local_cluster")]
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     folder = tmp_path_factory.mktemp("checkout")
-    for name, text in (("wave/__init__.py", "OURS = True"), ("pipelines/__main__.py", RUN), ("x.toml", 'name = "x"')):
-        (folder / name).parent.mkdir(exist_ok=True)
+    files = {"wave/__init__.py": "OURS = True", "pipelines/__main__.py": RUN, "x.toml": 'name = "x"'}
+    for name, text in {**files, "pipelines/config/__main__.py": DESCRIBED}.items():
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_text(text)
     notes = tmp_path_factory.mktemp("state")
     recorded = local.up(notes, num_cpus=1)

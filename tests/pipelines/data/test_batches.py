@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.data.transforms import MODES, Augment, crop_and_flip, train_transform
+from pipelines.data.image_file import MODES
+from pipelines.data.transforms import Augment, crop_and_flip, train_transform
 from pipelines.data.batches import MemoryBatches, eval_batches
 from tests.pipelines.image_data import same, take
 from wave.errors import WaveError

@@ -95,7 +95,11 @@ def test_bad_idx_files(tmp_path: Path) -> None:
         (images, idx(np.zeros((2, 2, 2)))[:10], "cut short"),
         (images, gzip.compress(idx(np.zeros((9, 28, 28))))[:30], "cannot be read"),
         (images, idx(np.zeros((2, 2, 2)))[:-1], "has 7 bytes of values; its header says 2 x 2 x 2"),
-        (images, struct.pack(">BBBB3I", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1), "has 0 bytes"),
+        (
+            images,
+            struct.pack(">BBBB3I", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1),
+            "its header says 4294967295 x 4294967295 x 4294967295 bytes",
+        ),
         (images, idx(np.zeros((24, 28, 28))), "has 25 labels; train-images-idx3-ubyte.gz has 24 images"),
         (images, idx(np.zeros((25, 14, 14))), "training images are 14x14, test images 28x28"),
         (images, idx(np.zeros((25, 28, 28))), "same value everywhere"),
