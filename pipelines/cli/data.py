@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 @click.option("--image-size", type=int, default=None, help="Side in pixels that models will read (not fashion-mnist).")
 @click.option("--held-out", type=click.IntRange(min=0), default=0, help="Training images that nothing trains on.")
 @click.option(
+    "--test-fraction",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    default=0.0,
+    help="Share of the training images to test on, where SOURCE has no test split.",
+)
+@click.option("--skip-bad", type=click.IntRange(min=0), default=0, help="Images that may fail to decode.")
+@click.option(
     "--statistics",
     type=click.Choice(["imagenet", "measured"]),
     default="imagenet",
@@ -29,6 +36,8 @@ def data(
     overrides: tuple[str, ...],
     image_size: int | None,
     held_out: int,
+    test_fraction: float,
+    skip_bad: int,
     statistics: str,
 ) -> None:
     """Convert images to Parquet shards: those of experiment FILE (.toml), or a data set of KIND from SOURCE to OUT.
@@ -40,7 +49,7 @@ def data(
     from pipelines.data.convert.convert import Kind, Statistics, convert, prepared
 
     if kind.endswith(".toml"):
-        if places or image_size is not None or held_out or statistics != "imagenet":
+        if places or image_size is not None or held_out or test_fraction or skip_bad or statistics != "imagenet":
             raise click.UsageError(f"{kind} says itself what is converted and how; change it by --set data.KEY=VALUE")
         _show(prepared(load(kind, overrides).data, click.echo))
         return
@@ -55,6 +64,8 @@ def data(
         Path(out),
         image_size=image_size,
         held_out=held_out,
+        test_fraction=test_fraction,
+        skip_bad=skip_bad,
         statistics=cast(Statistics, statistics),
         progress=click.echo,
     )

@@ -12,6 +12,8 @@ from pipelines.config.validation import Says, Section, SettingError
 
 CHANGES = ("augment", "hflip", "random_crop", "color_jitter", "reprob")
 """Settings of :class:`Data` that change training images."""
+NEEDS_SOURCE = {"imagefolder": "the folder that holds train/CLASS/ and val/CLASS/ with images"}
+"""Values of ``data.convert`` that read image files, which are kept as they are -> what their source is."""
 
 
 class Data(Section):
@@ -33,6 +35,12 @@ class Data(Section):
     held_out: Annotated[int, Field(ge=0)] = 0
     """Training images to set aside when converting. Nothing trains on them; the comparison chooses
     learning rates by them."""
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training images to test on, for a source without a test split: each class in its
+    share, always the same images. 0 means that the source has one."""
+    skip_bad: Annotated[int, Field(ge=0)] = 0
+    """Images that may fail to decode when converting: so many are left out and counted, one more is
+    an error. 0 means that all must decode."""
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes that decode images per training worker, 0 to 256; 0 decodes in the training
     process. Without effect on images held in memory."""
@@ -75,11 +83,12 @@ class Data(Section):
     def _effects(self) -> Self:
         if self.source and self.convert in (None, "digits"):
             raise SettingError("source", f"has no effect with {self._converter()}; leave it out")
-        if self.convert == "imagefolder" and not self.source:
-            raise SettingError(
-                "source", 'is missing; convert="imagefolder" needs the folder that holds train/ and val/'
-            )
-        if self.image_size and self.convert not in ("imagefolder", "digits"):
+        if self.convert in NEEDS_SOURCE and not self.source:
+            raise SettingError("source", f'is missing; convert="{self.convert}" needs {NEEDS_SOURCE[self.convert]}')
+        for key in ("test_fraction", "skip_bad"):
+            if getattr(self, key) and self.convert not in NEEDS_SOURCE:
+                raise SettingError(key, f"has no effect with {self._converter()}; leave it out")
+        if self.image_size and self.convert not in (*NEEDS_SOURCE, "digits"):
             raise SettingError("image_size", f"has no effect with {self._converter()}; leave it out")
         if self.in_memory is True:
             for key in ("workers", "augment", "color_jitter", "reprob"):

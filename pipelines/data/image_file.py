@@ -11,9 +11,10 @@ import zlib
 from collections.abc import Sequence
 from io import BytesIO
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pipelines.data.as_seen import NoRuleError, as_seen
+from pipelines.data.file_kinds import kind_of
 from wave.errors import WaveError
 
 LARGEST = 2**26
@@ -42,11 +43,13 @@ _DAMAGED = (
     Image.DecompressionBombError,
 )
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the limit here is lower
+warnings.filterwarnings("ignore", module="PIL.TiffImagePlugin", category=UserWarning)  # of damaged EXIF data
 
 
 def decode(data: bytes, shape: Sequence[int], where: str, draft: int | None = None) -> Image.Image:
-    """The image in a file's bytes, RGB or grey, for a model that reads ``shape`` (C, H, W). ``draft``: a JPEG may be
-    decoded at any size from ``draft`` pixels.
+    """The image in a file's bytes as a person sees it (:mod:`pipelines.data.as_seen`), RGB or grey,
+    for a model that reads ``shape`` (C, H, W). ``draft``: a JPEG may be decoded at any size from
+    ``draft`` pixels.
 
     Raises :class:`WaveError` that begins with ``where`` when the bytes are not a whole image within the limits.
     """
@@ -58,14 +61,14 @@ def decode(data: bytes, shape: Sequence[int], where: str, draft: int | None = No
             _check_tiles(image)
             if draft:
                 image.draft(mode, (draft, draft))
-            if image.mode.startswith("I;16"):  # convert() would clip at 255
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            return image.convert(mode)
+            return as_seen(image, mode)
     except _TooLarge as error:
         raise WaveError(f"{where}: {error}") from None
+    except NoRuleError as error:
+        raise WaveError(f"{where}: the image does not decode: {error}") from None
     except _DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        reason = "no known format" if isinstance(error, UnidentifiedImageError) else reason
+        reason = kind_of(data) if isinstance(error, UnidentifiedImageError) else reason
         raise WaveError(f"{where}: the image does not decode: {reason[:120]}") from None
 
 

@@ -23,6 +23,8 @@ Encoding = Literal["raw", "encoded"]
 FORMAT = 1
 MAX_CHANNELS = 64
 KEY = b"wave"
+_OPTIONAL = ("skipped", "test_fraction")
+"""Fields that are not written where they say nothing: data sets from before them keep their digests."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,15 @@ class Metadata:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     shape: tuple[int, int, int]
+    skipped: int = 0
+    """Images of the source that did not decode and were left out, as ``data.skip_bad`` allows."""
+    test_fraction: float = 0.0
+    """The share of the training images that the test split was made of; 0 where the source has one."""
 
     def schema(self) -> pa.Schema:
         """The Parquet schema of a shard, this metadata in it as JSON under the key ``wave``."""
-        text = json.dumps({"format": FORMAT, **vars(self)}, separators=(",", ":"))
+        said = {key: value for key, value in vars(self).items() if value or key not in _OPTIONAL}
+        text = json.dumps({"format": FORMAT, **said}, separators=(",", ":"))
         return pa.schema([pa.field("image", pa.binary(), False), pa.field("label", pa.int64(), False)], {KEY: text})
 
     @classmethod
@@ -62,7 +69,10 @@ class Metadata:
                 )
             c, h, w = (int(n) for n in data["shape"])
             mean, std = (tuple(float(x) for x in data[key]) for key in ("mean", "std"))
-            meta = cls(data["encoding"], tuple(map(str, data["classes"])), mean, std, (c, h, w))
+            skipped, fraction = int(data.get("skipped", 0)), float(data.get("test_fraction", 0))
+            meta = cls(
+                data["encoding"], tuple(map(str, data["classes"])), mean, std, (c, h, w), skipped, fraction
+            )
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             if isinstance(error, JsonError):
                 raise WaveError(f"{where}: its 'wave' metadata is not valid ({error}); convert it again") from None
@@ -100,17 +110,17 @@ class Shard:
         return sum(self.groups)
 
     def labels(self) -> NDArray[np.int64]:
-        """int64 (rows,)."""
-        return self._read(lambda file: file.read(["label"], use_threads=False))["label"].to_numpy()
+        """int64 (rows,); raises :class:`WaveError` that names the row of a label that is missing."""
+        column = self._read(lambda file: file.read(["label"], use_threads=False))["label"]
+        check_present(column, "label", self.path)
+        return column.to_numpy()
 
     def group(self, index: int, meta: Metadata) -> tuple[pa.ChunkedArray, NDArray[np.int64]]:
         """Images (still bytes) and labels of one row group, lengths and labels checked."""
         table = self._read(lambda file: file.read_row_group(index, ["image", "label"], use_threads=False))
         first = sum(self.groups[:index])
         for name in ("image", "label"):
-            if table[name].null_count:
-                row = first + table[name].is_null().to_pylist().index(True)
-                raise WaveError(f"{self.path}: row {row} has no {name}")
+            check_present(table[name], name, self.path, first)
         labels = table["label"].to_numpy()
         check_labels(labels, len(meta.classes), self.path, first)
         if meta.encoding == "raw":
@@ -167,6 +177,13 @@ def raw_pixels(images: pa.ChunkedArray, shape: Sequence[int]) -> NDArray[np.uint
         if len(chunk)
     ]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def check_present(column: pa.ChunkedArray, name: str, where: Path, first_row: int = 0) -> None:
+    """Raise :class:`WaveError` naming file and row unless the column has a value in every row."""
+    if column.null_count:
+        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+        raise WaveError(f"{where}: row {first_row + row} has no {name}; leave the row out, or give it one")
 
 
 def check_labels(labels: NDArray[np.int64], classes: int, where: Path, first_row: int = 0) -> None:

@@ -1,36 +1,34 @@
 """Converters: images as other programs keep them, into Parquet shards; written aside and renamed at the end."""
 
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from pipelines.config.data import NEEDS_SOURCE, Data
 from pipelines.config.machine import memory_bytes
+from pipelines.config.sizes import MAX_SIDE
+from pipelines.data.convert.encoded import write_encoded
+from pipelines.data.convert.idx import FASHION_CLASSES, read_fashion_mnist
+from pipelines.data.convert.imagefolder import read_image_folder
+from pipelines.data.convert.samples import Found, Statistics
+from pipelines.data.convert.shard_writer import Progress, ShardWriter
+from pipelines.data.dataset import Dataset, Split, choose_held_out, open_dataset, stratified
+from pipelines.data.shard import Metadata
+from pipelines.data.transforms import resized
+from pipelines.runtime.files import absolute
 from wave.errors import WaveError
 
-from pipelines.data.dataset import Dataset, Split, choose_held_out, open_dataset, shard_name, stratified
-from pipelines.data.convert.idx import FASHION_CLASSES, read_fashion_mnist
-from pipelines.data.convert.imagefolder import ImageFolder
-from pipelines.data.transforms import resized
-from pipelines.config.machine import memory_bytes
-from pipelines.config.data import Data
-from pipelines.data.shard import Metadata
-from pipelines.config.sizes import MAX_SIDE
-from pipelines.runtime.files import absolute
-
-Statistics = Literal["imagenet", "measured"]
 Kind = Literal["digits", "fashion-mnist", "imagefolder"]
-Progress = Callable[[str], None]
-Row = tuple[bytes, int]
+READERS: Mapping[str, Callable[[Path], Found]] = {"imagefolder": read_image_folder}
+"""Kinds of image files, which are kept as they are -> who finds them and their labels."""
 Raw = Mapping[Split, tuple[NDArray[np.uint8], NDArray[np.int64]]]
 
 
@@ -41,6 +39,8 @@ def convert(
     *,
     image_size: int | None = None,
     held_out: int = 0,
+    test_fraction: float = 0.0,
+    skip_bad: int = 0,
     rows_per_shard: int | None = None,
     statistics: Statistics = "imagenet",
     progress: Progress = lambda line: None,
@@ -51,7 +51,8 @@ def convert(
     pixels if it is given. ``fashion-mnist``: IDX files in ``source``, by default where Debian's package puts them.
     ``imagefolder``: ``source``/train/CLASS/ and val or test, streamed, files kept as they are and each decoded once to
     prove it; ``image_size`` (default 224) is what the model sees, ``statistics`` ImageNet's mean and std or those
-    of 1,000 training images.
+    of 1,000 training images. ``test_fraction`` makes a test split, drawn by a fixed seed, each class in its share,
+    where there is none; up to ``skip_bad`` images that do not decode are left out.
     ``held_out`` training images become a split of their own that nothing trains on, as many of each class as its share.
     Raises :class:`WaveError`.
     """
@@ -65,25 +66,35 @@ def convert(
         raise WaveError(f"image_size={image_size} has no effect with {kind}, whose images have one size; leave it out")
     if str(source) and kind == "digits":
         raise WaveError(f"{str(source)!r} has no effect: digits come with scikit-learn; leave it out")
-    if statistics != "imagenet" and kind != "imagefolder":
+    for name, value in (("test_fraction", test_fraction), ("skip_bad", skip_bad)):
+        if value and kind not in READERS:
+            raise WaveError(f"{name}={value} has no effect with {kind}; leave it out")
+    if statistics != "imagenet" and kind not in READERS:
         raise WaveError(f"statistics={statistics} has no effect with {kind}, whose own are measured; leave it out")
-    if kind == "imagefolder" and not str(source):
-        raise WaveError("imagefolder needs a source: the folder that holds train/CLASS/ and val/CLASS/ with images")
+    if kind in READERS and not str(source):
+        raise WaveError(f"{kind} needs a source: {NEEDS_SOURCE[kind]}")
     out = Path(out)
     with _renamed(out) as folder:
-        if kind == "imagefolder":
-            images = ImageFolder(Path(source), image_size or 224, held_out)
-            meta = Metadata("encoded", images.classes, *images.statistics(statistics), images.shape)
-            for split, files in images.files.items():
-                writer = _Writer(folder, split, len(files), rows_per_shard or 2048, 128, meta, progress)
-                writer.write(images.rows(split))
+        if kind in READERS:
+            write_encoded(
+                folder,
+                READERS[kind](Path(source)),
+                source=source,
+                shape=(3, image_size or 224, image_size or 224),
+                statistics=statistics,
+                held_out=held_out,
+                test_fraction=test_fraction,
+                skip_bad=skip_bad,
+                rows_per_shard=rows_per_shard or 2048,
+                progress=progress,
+            )
         else:
             digits = kind == "digits"
             raw, classes = read_digits(image_size) if digits else (read_fashion_mnist(source), FASHION_CLASSES)
             raw = _with_held_out(raw, held_out)
             meta = _raw_metadata(raw, classes)
             for split, (pixels, labels) in raw.items():
-                writer = _Writer(folder, split, len(labels), rows_per_shard or 20_000, 1000, meta, progress)
+                writer = ShardWriter(folder, split, len(labels), rows_per_shard or 20_000, 1000, meta, progress)
                 writer.write((image.tobytes(), int(label)) for image, label in zip(pixels, labels, strict=True))
         open_dataset(folder)
     return open_dataset(out)
@@ -94,7 +105,14 @@ def prepared(data: Data, progress: Progress = lambda line: None) -> Dataset:
     path = absolute(data.path, "data.path")  # workers run in another folder
     if data.convert is not None and (not path.exists() or (path.is_dir() and not any(path.iterdir()))):
         return convert(
-            data.convert, data.source, path, image_size=data.image_size, held_out=data.held_out, progress=progress
+            data.convert,
+            data.source,
+            path,
+            image_size=data.image_size,
+            held_out=data.held_out,
+            test_fraction=data.test_fraction,
+            skip_bad=data.skip_bad,
+            progress=progress,
         )
     dataset = open_dataset(path)
     if data.image_size is not None and dataset.shape[1:] != (data.image_size, data.image_size):
@@ -105,6 +123,11 @@ def prepared(data: Data, progress: Progress = lambda line: None) -> Dataset:
     if data.held_out not in (0, held := dataset.num_rows("held_out")):
         raise WaveError(
             f"{path}: was converted with {held} images held out, not data.held_out={data.held_out}; "
+            "use another data.path"
+        )
+    if data.test_fraction not in (0, held := dataset.meta.test_fraction):
+        raise WaveError(
+            f"{path}: was converted with test_fraction={held:g}, not data.test_fraction={data.test_fraction:g}; "
             "use another data.path"
         )
     return dataset
@@ -148,49 +171,17 @@ def _raw_metadata(raw: Raw, classes: tuple[str, ...]) -> Metadata:
     return Metadata("raw", classes, tuple(mean.tolist()), tuple(std.tolist()), (c, h, w))
 
 
-class _Writer:
-    """Writes the rows of one split into as many shards as they need."""
-
-    def __init__(
-        self, folder: Path, split: Split, rows: int, per_shard: int, group: int, meta: Metadata, progress: Progress
-    ) -> None:
-        self.split: Split = split
-        self.folder, self.rows, self.meta, self.progress = folder, rows, meta, progress
-        self.per_shard, self.group, self.count = per_shard, min(group, per_shard), -(-rows // per_shard)
-
-    def write(self, rows: Iterable[Row]) -> None:
-        source = iter(rows)
-        schema = self.meta.schema()
-        compression = "zstd" if self.meta.encoding == "raw" else "none"  # image files are compressed already
-        for index in range(self.count):
-            size = min(self.per_shard, self.rows - index * self.per_shard)
-            path = self.folder / shard_name(self.split, index, self.count)
-            with pq.ParquetWriter(path, schema, compression=compression, use_dictionary=False) as writer:
-                for start in range(0, size, self.group):
-                    images, labels = zip(*_take(source, min(self.group, size - start)), strict=True)
-                    columns = [pa.array(images, pa.binary()), pa.array(labels, pa.int64())]
-                    writer.write_table(pa.table(columns, schema=schema), row_group_size=self.group)
-            self.progress(f"{self.split}: shard {index + 1} of {self.count} written")
-
-
-def _take(rows: Iterator[Row], count: int) -> list[Row]:
-    return [next(rows) for _ in range(count)]
-
-
 @contextmanager
 def _renamed(out: Path) -> Iterator[Path]:
     """A temporary folder beside ``out`` that becomes ``out`` when the block ends well, else is removed."""
     exists = f"{out}: exists already; remove it to convert again, or name another folder"
-    try:
-        if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-            raise WaveError(exists)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}.", suffix=".tmp", dir=out.parent))
-    except OSError as error:
-        raise WaveError(f"{out}: cannot be written: {error.strerror}; name a folder that can") from None
-    except ValueError as error:
-        raise WaveError(f"{str(out)!r}: cannot be written: {error}") from None
-    try:
+    _make_parent(out, exists)
+    folder = out.parent / f".{out.name[:100]}.{secrets.token_hex(4)}.tmp"
+    try:  # known before it is made: an interrupt in between leaves nothing
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise WaveError(f"{out}: cannot be written: {error.strerror}; name a folder that can") from None
         yield folder
         folder.chmod(0o755 & ~_umask())
         os.rename(folder, out)  # fails if another conversion has filled it since
@@ -200,6 +191,17 @@ def _renamed(out: Path) -> Iterator[Path]:
         raise WaveError(f"{out}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_parent(out: Path, exists: str) -> None:
+    if "\0" in str(out):
+        raise WaveError(f"{str(out)!r}: cannot be written: no name holds a null byte")
+    try:
+        if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+            raise WaveError(exists)
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WaveError(f"{out}: cannot be written: {error.strerror}; name a folder that can") from None
 
 
 def _umask() -> int:

@@ -1,119 +1,74 @@
-"""ImageFolder: train/CLASS/*.jpg and val/CLASS/*.jpg, listed once, then read image by image."""
+"""ImageFolder: train/CLASS/*.jpg and val/CLASS/*.jpg, listed once."""
 
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
-from pipelines.config.machine import cpus, memory_bytes
-from pipelines.data.image_file import decode
+from pipelines.data.convert.listing import EXTENSIONS, LeftOut, class_folders, images_in, is_junk, shown, told
+from pipelines.data.convert.natural_order import natural_order
+from pipelines.data.convert.samples import Found, Sample
 from wave.errors import WaveError
 
-from pipelines.data.dataset import Split, choose_held_out, stratified
-from pipelines.data.transforms import eval_pixels
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-_SAMPLE = 1000
-_AHEAD = 64
-"""Images read and checked at a time: what is in memory beside one row group."""
-_IMAGE_BYTES = 1 << 30
-"""What one thread may hold for the largest image; see :mod:`pipelines.data.image_file`."""
+TRAIN = ("train", "training")
+TEST = ("val", "validation", "valid", "eval", "test", "testing")
+"""Names of the split to test on; the first there is read (ImageNet's test images have no labels)."""
 
 
-class ImageFolder:
-    """The files of a folder of images. ``val`` is read as the test split, else ``test`` (ImageNet's has no labels).
+def read_image_folder(source: Path) -> Found:
+    """The images of a folder of classes: the folders in train, in natural order.
 
-    Classes are the folders in train, sorted. Training files are shuffled by a fixed seed: a shard holds all classes.
-    ``held_out`` of them become a split of their own.
+    A folder of classes without train/ is all training images. Raises :class:`WaveError`.
     """
-
-    def __init__(self, source: Path, size: int, held_out: int = 0) -> None:
-        if not source.is_dir():
-            raise WaveError(f"{source}: no such folder; it should hold train/CLASS/ and val/CLASS/ with images")
-        test = next((source / name for name in ("val", "test") if (source / name).is_dir()), None)
-        if not (source / "train").is_dir() or test is None:
-            lacks = "val/ or test/" if test is None and (source / "train").is_dir() else "train/"
-            raise WaveError(f"{source}: has no {lacks}; it should hold train/CLASS/ and val/CLASS/ with images")
-        self.shape = (3, size, size)
-        self.classes = tuple(_folders(source / "train"))
-        if not self.classes:
-            raise WaveError(f"{source / 'train'}: has no folder; each class is a folder of images")
-        self.files: dict[Split, list[tuple[str, int]]] = {
-            "train": self._list(source / "train"),
-            "test": self._list(test),
-        }
-        order = np.random.default_rng(0).permutation(len(self.files["train"]))
-        train = [self.files["train"][i] for i in order]
-        if held_out:
-            held = choose_held_out(np.array([label for _, label in train]), held_out)
-            self.files["held_out"] = [file for file, apart in zip(train, held, strict=True) if apart]
-            train = [file for file, apart in zip(train, held, strict=True) if not apart]
-        self.files["train"] = train
-
-    def _list(self, folder: Path) -> list[tuple[str, int]]:
-        files: list[tuple[str, int]] = []
-        for name in _folders(folder):
-            if name not in self.classes:
-                raise WaveError(f"{folder / name}: class {name!r} has no folder in train")
-            paths = sorted(_images(folder / name))
-            if not paths and folder.name == "train":
-                raise WaveError(f"{folder / name}: has no image; known endings: {' '.join(EXTENSIONS)}")
-            files += [(path, self.classes.index(name)) for path in paths]
-        if not files:
-            raise WaveError(f"{folder}: has no image in any folder; known endings: {' '.join(EXTENSIONS)}")
-        return files
-
-    def statistics(self, kind: Literal["imagenet", "measured"]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and std a channel, images in 0..1: ImageNet's, or of up to 1,000 training images."""
-        if kind == "imagenet":
-            return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-        files = self.files["train"]
-        chosen = stratified(np.array([label for _, label in files]), _SAMPLE, seed=0)
-        to_pixels = eval_pixels(self.shape)
-        first, second = np.zeros(3), np.zeros(3)
-        for index in chosen:
-            path = files[index][0]
-            values = to_pixels(decode(_read(path), self.shape, path)).reshape(3, -1) / 255
-            first, second = first + values.mean(1), second + (values**2).mean(1)
-        mean = first / len(chosen)
-        std = np.sqrt(np.maximum(second / len(chosen) - mean**2, (1 / 255) ** 2))  # flat images: one level, not zero
-        return tuple(mean.tolist()), tuple(std.tolist())
-
-    def rows(self, split: Split) -> Iterator[tuple[bytes, int]]:
-        """File bytes and label of every image; each is decoded, by threads, before it is handed on."""
-        files = self.files[split]
-        check = partial(_checked, self.shape)
-        with ThreadPoolExecutor(max(1, min(cpus(), 32, memory_bytes() // _IMAGE_BYTES))) as pool:
-            for start in range(0, len(files), _AHEAD):
-                part = files[start : start + _AHEAD]
-                yield from zip(pool.map(check, (path for path, _ in part)), (label for _, label in part), strict=True)
+    if not source.is_dir():
+        raise WaveError(f"{shown(source)}: no such folder; it should hold train/CLASS/ and val/CLASS/ with images")
+    inside = {path.name: path for path in source.iterdir() if path.is_dir() and not is_junk(path.name)}
+    places, notes = find_splits(inside)
+    if "train" not in places and ("test" in places or not inside):
+        raise WaveError(f"{shown(source)}: has no train/; it should hold train/CLASS/ and val/CLASS/ with images")
+    train, test = places.get("train", source), places.get("test")
+    if test is not None and os.path.samefile(train, test):
+        raise WaveError(f"{shown(test)}: is the same folder as {train.name}; a model is tested on other images")
+    left_out = LeftOut()
+    folders = class_folders(train, left_out)
+    classes = natural_order(folders)
+    if not classes and test is not None:
+        raise WaveError(f"{shown(train)}: has no folder; each class is a folder of images")
+    label_of = {name: label for label, name in enumerate(classes)}
+    found = Found(classes, [], [], notes)
+    for name in classes:
+        found.train += (own := _images(folders[name], label_of[name], left_out))
+        if not own:
+            raise WaveError(f"{shown(folders[name][0])}: has no image; known endings: {' '.join(EXTENSIONS)}")
+    if test is not None:
+        found.test = _tested(test, label_of, left_out)
+    if line := told(left_out):
+        notes.append(f"{shown(source)}: {line}")
+    return found
 
 
-def _images(folder: Path) -> Iterator[str]:
-    """Files with a known ending, at any depth; hidden folders are not entered."""
-    for path, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (os.path.join(path, name) for name in names if name.lower().endswith(EXTENSIONS))
+def find_splits(places: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:
+    """Those of ``places``, by their names, that are train and test, and a line on each that is not read."""
+    by_name = {name.lower(): path for name, path in sorted(places.items(), reverse=True)}
+    chosen: dict[str, Path] = {}
+    notes: list[str] = []
+    for split, known in (("train", TRAIN), ("test", TEST)):
+        paths = [by_name[name] for name in known if name in by_name]
+        chosen |= {split: path for path in paths[:1]}
+        notes += [f"{shown(other)}: is not read; the {split} split is {paths[0].name}" for other in paths[1:]]
+    return chosen, notes
 
 
-def _folders(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _images(folders: list[Path], label: int, left_out: LeftOut) -> list[Sample]:
+    return [Sample(path, label) for path in images_in(folders, left_out)]
 
 
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise WaveError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _checked(shape: tuple[int, int, int], path: str) -> bytes:
-    data = _read(path)
-    decode(data, shape, path, draft=32)  # a JPEG is read to its end, but only small pixels are computed
-    return data
+def _tested(split: Path, label_of: Mapping[str, int], left_out: LeftOut) -> list[Sample]:
+    folders = class_folders(split, left_out)
+    for name, places in folders.items():
+        if name not in label_of:
+            raise WaveError(f"{shown(places[0])}: class {name!r} has no folder in train")
+    names = natural_order(folders)
+    samples = [sample for name in names for sample in _images(folders[name], label_of[name], left_out)]
+    if not samples:
+        raise WaveError(f"{shown(split)}: has no image in any folder; known endings: {' '.join(EXTENSIONS)}")
+    return samples

@@ -26,7 +26,15 @@ ELSEWHERE = {
     "distil": {"workers", "use_gpu", "resources_per_worker", "max_failures"},  # where it runs
     "initialise": {"resources", "max_failures"},
     "data": {"workers", "in_memory"}
-    | {"path", "convert", "source", "image_size", "held_out"},  # in the data set's digest or its name
+    | {
+        "path",
+        "convert",
+        "source",
+        "image_size",
+        "held_out",
+        "test_fraction",
+        "skip_bad",
+    },  # in the data set's digest or its name
     "evaluate": {"cpus", "gpus", "results"}
     | {"studies", "variants", "learning_rates"},  # in the cell, or in the variant's own settings
 }

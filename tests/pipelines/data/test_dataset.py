@@ -156,3 +156,16 @@ def test_stratified_shares(labels: list[int], limit: int, seed: int) -> None:
     assert (np.diff(chosen) > 0).all()
     exact = np.bincount(array, minlength=6) * len(chosen) / len(array)
     assert (np.abs(np.bincount(array[chosen], minlength=6) - exact) < 1).all()
+
+
+def test_a_missing_label_is_named_however_it_is_read(tmp_path: Path) -> None:
+    """A nullable column; a subset reads all labels before any image."""
+    meta = Metadata("encoded", ("a",), (0.5,), (0.5,), (1, 8, 8))
+    good = file_bytes(np.zeros((9, 9), np.uint8))
+    for split in ("train", "test"):
+        labels = pa.array([0] * 7 + [None if split == "train" else 0, 0], pa.int64())
+        table = pa.table({"image": [good] * 9, "label": labels}).replace_schema_metadata(meta.schema().metadata)
+        pq.write_table(table, tmp_path / f"{split}-00000-of-00001.parquet", row_group_size=4)
+    for how in ({}, {"limit": 3}):
+        message = line(lambda how=how: open_dataset(tmp_path).arrays("train", **how))
+        assert "train-00000-of-00001.parquet: row 7 has no label" in message
