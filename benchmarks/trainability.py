@@ -21,10 +21,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pipelines.ancestors.reading import load_directory
 from pipelines.ancestors.record import ancestor_key
 from pipelines.ancestors.source import pinned
-from pipelines.comparison.cell import started
+from pipelines.comparison.cell_start import start_cell
 from pipelines.comparison.cells import Cell
-from pipelines.comparison.grid import Grid
-from pipelines.comparison.starting_points import Stages
+from pipelines.comparison.starting_points import StartingPoints
+from pipelines.comparison.study_cells import StudyCells
 from pipelines.comparison.variants import variants
 from pipelines.config.experiment import load
 from pipelines.data.batches import MemoryBatches
@@ -48,25 +48,24 @@ def main(file: str, out: str) -> None:
     if origin is None:
         sys.exit(f"{workspace.ancestor}: not there; first run python -m pipelines evaluate {file}")
     family = Family.of(load_directory(workspace.ancestor)[0])
-    stages = Stages(variants(experiment), workspace, dataset, family, origin)
+    points = StartingPoints(variants(experiment), workspace, dataset=dataset, family=family, origin=origin)
     study = experiment.evaluate.studies[0]
-    grid = Grid(study, family.size, [1e-3], dataset.path.name, False)
+    cells = StudyCells(study, family.size, rates=[1e-3], dataset=dataset.path.name, transfer=False)
     images, labels = dataset.arrays("train")
     batches = MemoryBatches(images, labels, dataset.mean, dataset.std, experiment.evaluate.batch_size)
     seen = MemoryBatches(images, labels, dataset.mean, dataset.std, IMAGES, seed=1).batch(0)
     with session(experiment.cluster):
-        stages.prepare(set(study.methods))
+        points.prepare(set(study.methods))
     lines = Path(out).read_text().splitlines() if Path(out).is_file() else []
     done = {(row["method"], row["embed_dim"], row["depth"]): row for row in map(json.loads, lines)}
     for method in study.methods:
-        place = stages.place(method, dataset)
-        for size in [s for s in grid.sizes if s in SIZES and s in grid.reached(method)]:
+        place = points.place(method, dataset)
+        for size in [s for s in cells.sizes if s in SIZES and s in cells.reached(method)]:
             if (method, size.embed_dim, size.depth) in done:
                 continue
             cell = Cell(method, size.embed_dim, size.depth, 0, 1e-3, (1,), dataset.path.name)
-            model = started(
-                stages.experiments.get(method, experiment), place.workspace, dataset, cell, batches, 1
-            ).model
+            own = points.experiments.get(method, experiment)
+            model = start_cell(own, place.workspace, dataset=dataset, cell=cell, batches=batches, total=1).model
             row = {"method": method, "embed_dim": size.embed_dim, "depth": size.depth}
             row |= scales(model) | curvature(model.eval(), seen.images, seen.labels)
             done[method, size.embed_dim, size.depth] = row | {"machine": machine(), "date": str(datetime.date.today())}

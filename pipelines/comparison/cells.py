@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from pipelines.runtime.workspace import Workspace
 from wave.baselines import BASELINES
 from wave.spec import TargetSpec
 
@@ -12,9 +13,13 @@ OURS = "wave"
 
 @dataclass(frozen=True)
 class Cell:
-    """What identifies one training. ``transfer`` cells draw the classifier anew, since ``dataset`` is not the
-    ancestor's; ``held_out`` cells are measured on the images that nothing trains on; ``distilled`` ones
-    are trained with the losses of stage 1. ``num_heads`` and ``mlp_ratio`` are the size's where it names them."""
+    """What identifies one training.
+
+    ``transfer`` cells draw the classifier anew, since ``dataset`` is not the ancestor's.
+    ``held_out`` cells are measured on the images that nothing trains on. ``distilled`` cells are
+    trained with the losses of stage 1. ``num_heads`` and ``mlp_ratio`` are None where the size has
+    the ancestor's.
+    """
 
     method: str
     embed_dim: int
@@ -30,11 +35,22 @@ class Cell:
     mlp_ratio: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.method} {self.target.name} seed {self.seed} lr {self.lr:g}, {max(self.steps)} steps"
+        size, steps = self.target.name, max(self.steps)
+        return f"{self.method} {size} seed {self.seed} lr {self.lr:g}, {steps} steps"
 
     @property
     def target(self) -> TargetSpec:
         return TargetSpec(self.embed_dim, self.depth, num_heads=self.num_heads, mlp_ratio=self.mlp_ratio)
+
+
+class Place(NamedTuple):
+    """Where a cell finds things, as plain types that travel to a worker."""
+
+    settings: dict[str, Any]
+    """The experiment of its method."""
+    workspace: Workspace
+    data: str
+    """The folder of the data set that it is trained on."""
 
 
 def named(cell: Cell) -> dict[str, Any]:

@@ -9,20 +9,25 @@ from wave.errors import WaveError
 
 
 def check_held_out(experiment: Experiment, study: Study, dataset: Dataset) -> None:
-    """Raise :class:`WaveError` for a study that needs held-out images on a data set that has none."""
+    """Raise :class:`WaveError` for a study that needs held-out images where the data set has none."""
     rates = study.rates(experiment.evaluate.learning_rates)
-    if (study.held_out or len(rates) > 1) and not dataset.num_rows("held_out"):
-        needs = "measures on" if study.held_out else f"chooses between {len(rates)} learning rates by"
-        raise WaveError(
-            f"evaluate.studies: {study.name}: {needs} held-out images, and {dataset.path} has none; "
-            f"set another data.path and data.held_out = {dataset.num_rows('train') // 10}"
-            + ("" if study.held_out else ", or one rate")
-        )
+    if dataset.num_rows("held_out") or not (study.held_out or len(rates) > 1):
+        return
+    needs, otherwise = "measures on", ""
+    if not study.held_out:
+        needs, otherwise = f"chooses between {len(rates)} learning rates by", ", or one rate"
+    raise WaveError(
+        f"evaluate.studies: {study.name}: {needs} held-out images, and {dataset.path} has none; "
+        f"set another data.path and data.held_out = {dataset.num_rows('train') // 10}{otherwise}"
+    )
 
 
 def check_transfer(dataset: Dataset, others: Mapping[str, Dataset]) -> None:
-    """Raise :class:`WaveError` for data of a study, by its name, that the ancestor's models cannot be trained on or
-    that results could not tell from another's."""
+    """Raise :class:`WaveError` for a study's data that do not go with ``dataset``, the ancestor's.
+
+    Its models cannot be trained on them, or results could not tell them from another study's.
+    ``others`` are by study.
+    """
     folders = {dataset.path.name: dataset.path}
     for study, other in others.items():
         where = f"evaluate.studies: {study}: {other.path}"
@@ -32,6 +37,6 @@ def check_transfer(dataset: Dataset, others: Mapping[str, Dataset]) -> None:
         ):
             if own != found:
                 raise WaveError(f"{where} has {found} {what}, and the ancestor is for {own}; give data with {own}")
-        if folders.setdefault(other.path.name, other.path).resolve() != other.path.resolve():
-            text = f"and {folders[other.path.name]} have the same name, by which results tell data apart; rename one"
-            raise WaveError(f"{where} {text}")
+        same_name = folders.setdefault(other.path.name, other.path)
+        if same_name.resolve() != other.path.resolve():
+            raise WaveError(f"{where} and {same_name} have the same name, by which results tell data apart; rename one")

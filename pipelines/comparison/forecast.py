@@ -9,18 +9,18 @@ from torch.nn import functional as F
 
 from pipelines.ancestors.source import pinned
 from pipelines.comparison.cells import OURS, Cell
-from pipelines.comparison.grid import Grid
-from pipelines.comparison.starting_points import owners
+from pipelines.comparison.starting_points import template_owners
+from pipelines.comparison.study_cells import StudyCells
 from pipelines.comparison.variants import variants
 from pipelines.config.experiment import Experiment, load
 from pipelines.config.machine import cpus
 from pipelines.data.convert.convert import prepared
 from pipelines.data.dataset import Dataset
-from pipelines.runtime.console import _short, _table, say
+from pipelines.runtime.console import plain_table, say, short_number
 from pipelines.runtime.files import absolute
 from pipelines.runtime.workspace import Workspace
 from pipelines.stages import preflight
-from pipelines.stages.cost import BACKWARD, count_macs, rival_cost, stage1_cost
+from pipelines.stages.cost import BACKWARD, baseline_cost, count_macs, stage1_cost
 from wave.baselines import BASELINES
 from wave.family import Family
 from wave.measure import num_parameters
@@ -30,17 +30,18 @@ _MEASURED = 4
 
 
 def plan(file: str, overrides: Sequence[str]) -> int:
-    """Print every size with its cost, and the stages' image passes, multiply-accumulates and minutes on this machine.
+    """Print every size with its cost, and the stages' image passes, operations and minutes here.
 
-    The minutes are those of this machine's CPUs, all of them busy, from a few seconds of real training at the
-    ancestor's size; on a cluster divide by its speed. Raises :class:`WaveError` for what ``run`` refuses
-    before it starts Ray or MLflow, but for what only this machine is too small for.
+    The minutes are those of this machine's CPUs, all of them busy, from a few seconds of real
+    training at the ancestor's size; on a cluster divide by its speed. Raises :class:`WaveError` for
+    what ``run`` refuses before it starts Ray or MLflow, but for what only this machine is too small
+    for.
     """
     experiment = load(file, overrides)
     dataset = prepared(experiment.data, say)
     workspace = Workspace(absolute(experiment.output, "output"))
     experiment = pinned(experiment)
-    family = Family.of(preflight.check(experiment, dataset, workspace).model)
+    family = Family.of(preflight.check_run(experiment, dataset, workspace).model)
     spec = experiment.templates.spec(family.head_dim, family.mlp_ratio)
     rows: list[tuple[str, int, int, int]] = []
     for target in experiment.target_specs():
@@ -71,10 +72,14 @@ def plan(file: str, overrides: Sequence[str]) -> int:
 
 
 def _rate(family: Family, forward: int, seconds: float = 3.0) -> float:
-    """Multiply-accumulates per second of training at the ancestor's size, from ``seconds`` of it on every CPU at once,
-    one model each, as cells and workers train; of more than :data:`_MEASURED` CPUs on that many."""
+    """Multiply-accumulates per second of training at the ancestor's size.
+
+    They are measured for ``seconds`` on every CPU at once, one model each, as cells and workers
+    train; of more than :data:`_MEASURED` CPUs on that many.
+    """
     count, size = cpus(), family.size.img_size or 0
-    workers, batch = min(count, _MEASURED), max(4, min(32, 50_000 // size**2)) if size else 4
+    workers = min(count, _MEASURED)
+    batch = max(4, min(32, 50_000 // size**2)) if size else 4
     torch.set_num_threads(1)
 
     def one(_: int) -> float:
@@ -94,32 +99,39 @@ def _rate(family: Family, forward: int, seconds: float = 3.0) -> float:
 def stages_cost(
     experiments: Mapping[str, Experiment], family: Family, dataset: Dataset
 ) -> list[tuple[str, int, float]]:
-    """Name, image passes and multiply-accumulates of the stages 1 that a comparison needs besides ours: one for all
-    variants that share templates, and one a rival that has one. ``experiments`` are by method."""
+    """Name, image passes and multiply-accumulates of stage 1 of the variants and of the baselines.
+
+    Variants that share templates share one. ``experiments`` are by method.
+    """
     own = experiments[""]
     methods = dict.fromkeys(method for study in own.evaluate.studies for method in study.methods)
-    owner = owners(experiments, {"key": ""})
+    owner = template_owners(experiments, {"key": ""})
     needed = dict.fromkeys(owner[m] for m in methods if owner.get(m, OURS) != OURS)
     variants = [stage1_cost(experiments[m], family, dataset) for m in needed]
-    rivals = [m for m in methods if m in BASELINES and BASELINES[m].stage1 is not None]
-    each = [rival_cost(own, family, dataset)] * len(rivals)
-    named = ((f"stage 1 of {len(variants)} variants", variants), (f"stage 1 of {len(rivals)} rivals", each))
-    return [(name, sum(c[0] for c in costs), sum(c[1] for c in costs)) for name, costs in named if costs]
+    baselines = [m for m in methods if m in BASELINES and BASELINES[m].stage1 is not None]
+    each = [baseline_cost(own, family, dataset)] * len(baselines)
+    found: list[tuple[str, int, float]] = []
+    for what, costs in (("variants", variants), ("baselines", each)):
+        if costs:
+            images, work = (sum(column) for column in zip(*costs, strict=True))
+            found.append((f"stage 1 of {len(costs)} {what}", int(images), work))
+    return found
 
 
 def comparison_cost(experiment: Experiment, family: Family, test_images: int) -> tuple[int, int, float]:
-    """Cells of ``[evaluate]``, their image passes in training, and multiply-accumulates with those of measuring.
+    """Cells of ``[evaluate]``, their image passes in training, and operations with those of measuring.
 
-    What is already there is counted too, and cells that two studies share once. For stages 1 see :func:`stages_cost`.
+    What is already there is counted too, and cells that two studies share once. For stage 1 see
+    :func:`stages_cost`.
     """
     rules = experiment.evaluate
     cells: list[Cell] = []
     for study in rules.studies:
-        grid = Grid(study, family.size, rules.learning_rates, "", study.data is not None)
-        trials = grid.trials()
-        if len(grid.rates) > 1:
-            cells += [cell for some in trials.values() for cell in some]
-        cells += grid.cells(dict.fromkeys(trials, grid.rates[0]))
+        transfer = study.data is not None
+        rates = rules.learning_rates
+        own = StudyCells(study, family.size, rates=rates, dataset="", transfer=transfer)
+        cells += own.needed_trials()
+        cells += own.measured(dict.fromkeys(own.trials(), own.rates[0]))
     images, work = 0, 0.0
     unique = dict.fromkeys(cells)
     for cell in unique:
@@ -130,13 +142,14 @@ def comparison_cost(experiment: Experiment, family: Family, test_images: int) ->
 
 
 def show_plan(sizes: Sequence[tuple[str, int, int, int]], stages: Sequence[tuple[str, int, float, float]]) -> None:
-    """The sizes (name, parameters, MACs, scalers) and the stages (name, image passes, MACs, minutes) of a plan."""
-    console, table = _table("size", "parameters", "MACs", "scalers")
+    """Print a plan's sizes (name, parameters, MACs, scalers) and its stages (name, image passes, MACs,
+    minutes)."""
+    console, table = plain_table("size", "parameters", "MACs", "scalers")
     for name, *numbers in sizes:
-        table.add_row(name, *map(_short, numbers))
+        table.add_row(name, *map(short_number, numbers))
     console.print(table)
-    console, table = _table("stage", "image passes", "MACs", "minutes here")
+    console, table = plain_table("stage", "image passes", "MACs", "minutes here")
     for name, images, work, minutes in stages:
-        table.add_row(name, _short(images), _short(work), f"{minutes:.1f}")
+        table.add_row(name, short_number(images), short_number(work), f"{minutes:.1f}")
     table.add_row("all", "", "", f"{sum(stage[3] for stage in stages):.1f}")
     console.print(table)

@@ -1,4 +1,7 @@
-"""Stages: what a comparison's methods start from, made first and once: templates of ours, rivals' own stages 1."""
+"""Starting points: what a comparison's methods start from, made first and once.
+
+These are the templates of our method and its variants, and the stage 1 of each baseline that has one.
+"""
 
 import json
 import os
@@ -12,22 +15,21 @@ import ray
 from ray import tune
 from ray.tune import RunConfig, TuneConfig, Tuner
 
-from pipelines.comparison.cell import Place, rival_file, train_rival
-from pipelines.comparison.cells import OURS, is_ours
+from pipelines.comparison.baselines import baseline_file, train_baseline
+from pipelines.comparison.cells import OURS, Place, is_ours
 from pipelines.comparison.keys import BASELINE_STAGE1_DEPENDS_ON
 from pipelines.config.comparison import Evaluate
 from pipelines.config.experiment import Experiment
 from pipelines.config.stage1 import Distil
 from pipelines.data.batches import Arrays
 from pipelines.data.dataset import Dataset
-from pipelines.runtime.console import say
 from pipelines.runtime.files import write_text
 from pipelines.runtime.keys import key_of, settings_at
 from pipelines.runtime.threads import side_by_side
 from pipelines.runtime.tune_progress import Count, reason
 from pipelines.runtime.workspace import Workspace
 from pipelines.stages import distil
-from pipelines.stages.cost import rival_cost, stage1_cost
+from pipelines.stages.cost import baseline_cost, stage1_cost
 from wave.baselines import BASELINES
 from wave.errors import WaveError
 from wave.family import Family
@@ -35,14 +37,22 @@ from wave.json_file import JsonError, read_json
 from wave.measure import num_parameters
 
 
-class Stages:
-    """Where each method finds what it starts from. ``origin`` is the ancestor's record, ``dataset`` its data set;
-    ``experiments`` are those of our method and its variants, by name, "" for the comparison's own."""
+class StartingPoints:
+    """Where each method finds what it starts from.
+
+    Args:
+        experiments: Those of our method and its variants by name, "" for the comparison's own.
+        workspace: The comparison's folder.
+        dataset: The ancestor's data set.
+        family: The ancestor's family.
+        origin: The ancestor's record.
+    """
 
     def __init__(
         self,
         experiments: Mapping[str, Experiment],
         workspace: Workspace,
+        *,
         dataset: Dataset,
         family: Family,
         origin: dict[str, Any],
@@ -60,44 +70,48 @@ class Stages:
 
     @cached_property
     def owners(self) -> dict[str, str]:
-        """See :func:`owners`."""
-        return owners(self.experiments, self.origin)
+        """See :func:`template_owners`."""
+        return template_owners(self.experiments, self.origin)
 
     def prepare(self, methods: set[str]) -> None:
-        """Make the templates and the rivals' stages 1 of these methods that are not there yet, as many at once as there
-        is room for. Raises :class:`WaveError`."""
+        """Make what these methods start from and what is not there yet, as much at once as there is
+        room for. Raises :class:`WaveError`."""
         ours = sorted(m for m in methods if is_ours(m))
         makers = {self.owners[m]: m for m in ours}
-        side_by_side([partial(self._distil, m) for m in makers.values()], room(self.experiments[""].distil))
-        for method in (m for m in ours if m not in makers.values()):
-            self._distil(method)
+        works = [partial(self._distil, m) for m in makers.values()]
+        side_by_side(works, room(self.experiments[""].distil))
+        for method in ours:
+            if method not in makers.values():
+                self._distil(method)
+        self._train_baselines(sorted(methods - set(ours)))
+
+    def _train_baselines(self, methods: Sequence[str]) -> None:
         settings = settings_at(self.experiments[""], BASELINE_STAGE1_DEPENDS_ON)
-        keys = {m: key_of("baseline", m, self.origin["key"], settings) for m in sorted(methods)}
-        rivals = [m for m in keys if not is_ours(m) and BASELINES[m].stage1 is not None]
-        missing = [m for m in rivals if not self._there(m, keys[m])]
+        missing: dict[str, str] = {}
+        for method in methods:
+            if BASELINES[method].stage1 is None:
+                continue
+            key = key_of("baseline", method, self.origin["key"], settings)
+            folder = baseline_file(self.workspace, method).parent
+            if self.workspace.record(folder, key) is None:
+                missing[method] = key
         if not missing:
             return
         place = self.place(OURS, self.dataset)
 
         def trial(config: dict[str, Any], arrays: Arrays) -> None:
-            train_rival(place, config["run"])
+            train_baseline(place, config["run"])
             tune.report({"done": 1})
 
-        count = Count("rivals' stage 1", len(missing), lambda c: c["run"])
-        for result in tuner(self.workspace.ray, trial, {}, missing, count, self.experiments[""].evaluate).fit():
+        count = Count("baselines' stage 1", len(missing), name=lambda config: config["run"])
+        rules = self.experiments[""].evaluate
+        trials = tuner(self.workspace.ray, trial, arrays={}, configs=list(missing), count=count, rules=rules)
+        for result in trials.fit():
             if result.error is not None:
-                raise WaveError(f"a rival's stage 1 failed: {reason(result.error)}")
-        for method in missing:
-            self.workspace.finish(rival_file(self.workspace, method).parent, keys[method], {"method": method})
-
-    def _there(self, method: str, key: str) -> bool:
-        """Whether a rival's stage 1 is there, with the files that its record names."""
-        folder = rival_file(self.workspace, method).parent
-        record = self.workspace.record(folder, key)
-        if record is not None and self.workspace.changed(folder, record):
-            say(f"{folder} has changed since it was made; it is made again")
-            return False
-        return record is not None
+                raise WaveError(f"a baseline's stage 1 failed: {reason(result.error)}")
+        for method, key in missing.items():
+            folder = baseline_file(self.workspace, method).parent
+            self.workspace.finish(folder, key, {"method": method})
 
     def _distil(self, method: str) -> None:
         place, own = self.place(method, self.dataset), self.experiments[method]
@@ -105,16 +119,19 @@ class Stages:
         start = time.perf_counter()
         done = distil.distil(own, self.dataset, place.workspace, self.origin)
         self.shares[method] = {"share": done["share"], "share_all": done["exchanged"]}
-        kept = {"method": method, "seconds": round(time.perf_counter() - start, 1), **done}
+        seconds = round(time.perf_counter() - start, 1)
         note = place.workspace.root / "stage1.json"
         if _noted(note).get("key") != done["key"]:
+            kept = {"method": method, "seconds": seconds, **done}
             write_text(note, json.dumps(kept, indent=2) + "\n")
 
     def facts(self, method: str) -> dict[str, Any]:
-        """What every row of a method says of its origin; of a method with a stage 1 also what that costs (image passes,
-        multiply-accumulates with the teacher's) and what it hands on: templates alone (``share``) and with
-        scalers and small tensors (``share_all``), in parts of the ancestor's parameters. Call it after
-        :meth:`prepare`."""
+        """What every row of a method says of where it starts. Call it after :meth:`prepare`.
+
+        Of a method with a stage 1 that is what it costs (image passes, and multiply-accumulates with
+        the teacher's) and what it hands on, as parts of the ancestor's parameters: ``share`` of the
+        templates alone, ``share_all`` with scalers and small tensors.
+        """
         known: dict[str, Any] = {"ancestor_dataset": self.dataset.path.name}
         own = self.experiments.get(method, self.experiments[""])
         if is_ours(method):
@@ -123,7 +140,7 @@ class Stages:
         make = BASELINES[method].stage1
         if make is None:
             return known
-        images, work = rival_cost(own, self.family, self.dataset)
+        images, work = baseline_cost(own, self.family, self.dataset)
         share = num_parameters(make(self.family)) / self.origin["parameters"]
         return {**known, "share_all": share, "stage1_images": images, "stage1_macs": work}
 
@@ -137,26 +154,43 @@ def _noted(path: Path) -> dict[str, Any]:
 
 
 def room(rules: Distil) -> int:
-    """How many trainings by these rules the Ray session has resources for at once, at least one."""
-    has, each = ray.cluster_resources(), {"GPU": float(rules.use_gpu), **rules.resources_per_worker}
-    return max(1, min(int(has.get(k, 0) / (v * rules.worker_range[1])) for k, v in each.items() if v))
+    """How many trainings by these rules the Ray session can run at once, at least one."""
+    has = ray.cluster_resources()
+    each = {"GPU": float(rules.use_gpu), **rules.resources_per_worker}
+    workers = rules.worker_range[1]
+    fits = [int(has.get(name, 0) / (amount * workers)) for name, amount in each.items() if amount]
+    return max(1, min(fits))
 
 
-def owners(experiments: Mapping[str, Experiment], origin: Mapping[str, Any]) -> dict[str, str]:
-    """Method of ours -> the first one whose templates are made in the same way, in whose folder they are; ``origin`` is
-    the ancestor's record."""
+def template_owners(experiments: Mapping[str, Experiment], origin: Mapping[str, Any]) -> dict[str, str]:
+    """Each method of ours -> the first one whose templates have the same key, in whose folder they are.
+
+    ``origin`` is the ancestor's record.
+    """
     first: dict[str, str] = {}
-    named = {m: e for m, e in experiments.items() if m}
-    return {m: first.setdefault(distil.key(e, origin), m) for m, e in named.items()}
+    owners: dict[str, str] = {}
+    for method, experiment in experiments.items():
+        if method:
+            owners[method] = first.setdefault(distil.key(experiment, origin), method)
+    return owners
 
 
 def tuner(
-    storage: Path, trial: Callable[..., None], arrays: Arrays, configs: Sequence[Any], count: Count, rules: Evaluate
+    storage: Path,
+    trial: Callable[..., None],
+    *,
+    arrays: Arrays,
+    configs: Sequence[Any],
+    count: Count,
+    rules: Evaluate,
 ) -> Tuner:
-    """One trial a configuration, with ``rules``' share of the machine; ``trial`` is called with ``{"run":
-    configuration}`` and the arrays."""
+    """One trial per configuration, each with ``rules``' share of the machine.
+
+    ``trial`` is called with ``{"run": configuration}`` and the arrays.
+    """
+    function = tune.with_parameters(trial, arrays=arrays)
     return Tuner(
-        tune.with_resources(tune.with_parameters(trial, arrays=arrays), {"cpu": rules.cpus, "gpu": rules.gpus}),
+        tune.with_resources(function, {"cpu": rules.cpus, "gpu": rules.gpus}),
         param_space={"run": tune.grid_search(list(configs))},
         tune_config=TuneConfig(reuse_actors=True),
         run_config=RunConfig(

@@ -1,5 +1,6 @@
 """The comparison's settings: studies (methods x sizes x seeds x steps on one data set) and variants of our method."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -76,17 +77,21 @@ class Study(Section):
                 )
         return self
 
-    def rates(self, default: Rates) -> Rates:
-        """The learning rates to choose between: its own or the comparison's, any one where nothing is trained."""
-        return (self.learning_rates or default)[: None if max(self.steps) else 1]
+    def rates(self, default: Sequence[float]) -> list[float]:
+        """The learning rates to choose between: its own or the comparison's.
+
+        Where nothing is trained, any one will do.
+        """
+        rates = list(self.learning_rates or default)
+        return rates if max(self.steps) else rates[:1]
 
     def smaller(self) -> "Study":
         """The same methods at the first and the last size, one seed, one rate, :data:`SMOKE_STEPS` steps; of
         variants of ours the first and the last, since each may have a stage 1 of its own."""
         variants = [method for method in self.methods if method.startswith("wave_")]
         methods = [method for method in self.methods if method not in variants[1:-1]]
-        ends = [*self.sizes[:1], *self.sizes[1:][-1:]]
-        rates = self.learning_rates and self.learning_rates[:1]
+        ends = [self.sizes[0], self.sizes[-1]] if len(self.sizes) > 1 else self.sizes
+        rates = self.learning_rates[:1] if self.learning_rates else None
         few = {
             "methods": methods,
             "sizes": ends,

@@ -62,19 +62,19 @@ def _describe(kind: str, message: str, path: str, value: Any, model: type, cause
     if isinstance(cause, SettingError):
         return path + ("" if str(cause).startswith("=") else " ") + str(cause)
     if cause is not None and isinstance(value, str):
-        return f"{path}={_short(value)} {cause}"
+        return f"{path}={_shortened(value)} {cause}"
     if cause is not None:
         return f"{path}: {cause}" if path else str(cause)
     if kind in ("dataclass_type", "model_type", "dict_type"):
-        return f"{path}={_short(value)} should be a table"
+        return f"{path}={_shortened(value)} should be a table"
     if kind == "string_type" and not isinstance(value, dict | list):
-        return f"{path}={_short(value)} should be text; put it in quotes"
+        return f"{path}={_shortened(value)} should be text; put it in quotes"
     rule = re.sub(r"^(Input|String|List|Dictionary|Tuple|Value) ", "", message)
     near = ""
     if kind == "literal_error" and isinstance(value, str):
         found = difflib.get_close_matches(value, re.findall(r"'([^']*)'", message), 1, 0.5)
         near = f"; nearest: {found[0]}" if found else ""
-    return f"{path}={_short(value)} {_lower(rule)}{near}"
+    return f"{path}={_shortened(value)} {_lower(rule)}{near}"
 
 
 def unknown_key(model: type, path: str) -> str:
@@ -104,7 +104,7 @@ def _paths(annotation: Any, prefix: str = "") -> Iterator[str]:
         yield from _paths(kind, f"{prefix}{name}.")
 
 
-def _short(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = redacted(value) if isinstance(value, str) else value
     text = repr(text)
     return text if len(text) <= 80 else text[:77] + "..."

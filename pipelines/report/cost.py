@@ -1,4 +1,4 @@
-"""Total cost against the number of sizes: ours with its stage 1, direct training, and a rival without a stage 1."""
+"""Total cost against the number of sizes: ours with stage 1, direct training, a baseline without."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.comparison.cells import OURS, size_of
-from pipelines.report.evidence import Evidence, Found, Row, Score
+from pipelines.report.evidence import Evidence, Row, Score, StudyEvidence
 from pipelines.report.tables import Table, Text
 from pipelines.runtime.console import scaled
 from pipelines.stages.cost import BACKWARD
@@ -19,7 +19,7 @@ UNITS: dict[Unit, str] = {"images": "image passes", "macs": "multiply-accumulate
 
 @dataclass(frozen=True)
 class Cost:
-    """What ``sizes`` cost in one unit: a fixed part and a part a size, ours and direct training."""
+    """What ``sizes`` cost in one unit: a fixed part and one per size, ours and direct training."""
 
     unit: Unit
     sizes: Sequence[TargetSpec]
@@ -37,7 +37,7 @@ class Cost:
 
 
 def costs(evidence: Evidence) -> list[Cost]:
-    """In image passes and in multiply-accumulates; empty where ours, direct training or stage 1 was not measured."""
+    """In image passes and in multiply-accumulates; empty where any part of it was not measured."""
     pair = paired(evidence)
     fixed = _stage1(evidence)
     if pair is None or fixed is None:
@@ -52,19 +52,23 @@ def costs(evidence: Evidence) -> list[Cost]:
     return result
 
 
-def paired(evidence: Evidence) -> tuple[tuple[Found, int], tuple[Found, int], list[TargetSpec]] | None:
-    """The study of ours alone and that of direct training alone, each with its most steps, and the sizes that were
-    measured in both."""
+def paired(evidence: Evidence) -> tuple[tuple[StudyEvidence, int], tuple[StudyEvidence, int], list[TargetSpec]] | None:
+    """The study of ours alone and that of direct training alone, each with its most steps, and the
+    sizes that were measured in both."""
     mine, direct = evidence.only(OURS), evidence.only(DIRECT)
     if not mine or not direct:
         return None
-    ours, theirs = mine[0], max(direct, key=lambda f: (max(f.steps), len(f.grid.sizes)))
+    ours, theirs = mine[0], max(direct, key=lambda f: (max(f.steps), len(f.cells.sizes)))
     first, second = max(ours.steps), max(theirs.steps)
-    sizes = [s for s in ours.grid.sizes if ours.score(OURS, s, first) is not None and theirs.score(DIRECT, s, second)]
+    sizes: list[TargetSpec] = []
+    for size in ours.cells.sizes:
+        scores = ours.score(OURS, size, first), theirs.score(DIRECT, size, second)
+        if None not in scores:
+            sizes.append(size)
     return ((ours, first), (theirs, second), sizes) if sizes else None
 
 
-def row_at(found: Found, method: str, size: TargetSpec, steps: int) -> Row:
+def row_at(found: StudyEvidence, method: str, size: TargetSpec, steps: int) -> Row:
     """The first seed's row."""
     return next(r for r in found.of(method, size) if r["steps"] == steps)
 
@@ -100,19 +104,21 @@ def cost_table(found: Sequence[Cost]) -> Table:
         even, whole = cost.break_even(), cost.break_even(with_ancestor=True)
         numbers = [cost.stage1, sum(cost.ours) / n, sum(cost.direct) / n, total, sum(cost.direct)]
         last = "unknown" if cost.ancestor is None else _n(whole)
-        rows.append([Text(UNITS[cost.unit]), *(Text(_short(x)) for x in numbers), Text(_n(even), True), Text(last)])
+        shown = [Text(_three_digits(number)) for number in numbers]
+        rows.append([Text(UNITS[cost.unit]), *shown, Text(_n(even), bold=True), Text(last)])
     first, second = found[0].steps
     n = len(found[0].sizes)
     note = (
-        f"Training only: a step is {BACKWARD} forward passes, the teacher's in stage 1 are one each. Steps are of one "
+        f"Training only: a step is {BACKWARD} forward passes, the teacher's in stage 1 are one each. "
+        "Steps are of one size of average cost; the last column counts the ancestor's own training as "
+        "ours."
     )
-    note += "size of average cost; the last column counts the ancestor's own training as ours."
-    head = ["", "stage 1", f"{first} steps", f"{second} steps", f"ours, {n} sizes", f"direct, {n} sizes"]
-    head += ["break-even n", "with ancestor"]
-    return Table("Total cost and break-even", head, rows, note)
+    head = ["", "stage 1", f"{first} steps", f"{second} steps"]
+    head += [f"ours, {n} sizes", f"direct, {n} sizes", "break-even n", "with ancestor"]
+    return Table("Total cost and break-even", head, rows, note=note)
 
 
-def _short(value: float) -> str:
+def _three_digits(value: float) -> str:
     number, letter = scaled(value)
     return f"{number:.3g} {letter}".rstrip()
 
@@ -122,40 +128,55 @@ def _n(n: int | None) -> str:
 
 
 def against_direct(evidence: Evidence) -> Table | None:
-    """Ours after few steps against direct training for many, at every size of both, with every seed there is."""
+    """Ours after few steps against direct training for many: every size of both, every seed there is."""
     pair = paired(evidence)
     if pair is None:
         return None
     (ours, first), (direct, second), _ = pair
-    taught = next((f for f in evidence.studies if f.study.distilled and f.study.methods == [DIRECT]), None)
+    taught = _distilled_alone(evidence)
     steps = [s for s in direct.steps if s >= first]
     rows: list[list[Text]] = []
     for size in ours.sizes:
-        mine = [_every_seed(evidence, OURS, size, s, first) for s in (0, first)]
-        theirs = [_every_seed(evidence, DIRECT, size, s, second) for s in steps]
-        ahead = [f"{100 * (m.mean - t.mean):+.2f}" if m and (t := theirs[-1]) else "missing" for m in mine]
-        line = [_cell(s) for s in (*mine, *theirs)]
+        mine = [_every_seed(evidence, OURS, size=size, steps=s, budget=first) for s in (0, first)]
+        theirs = [_every_seed(evidence, DIRECT, size=size, steps=s, budget=second) for s in steps]
+        ahead = [Text(_ahead(score, theirs[-1])) for score in mine]
+        row = [Text(size.title), *map(_cell, mine), *ahead, *map(_cell, theirs)]
         if taught is not None:
-            asked = size in taught.grid.sizes
-            line.append(_cell(taught.score(DIRECT, size, max(taught.steps))) if asked else Text(""))
-        rows.append([Text(size.title), *line[:2], *map(Text, ahead), *line[2:]])
+            row.append(Text(""))
+            if size in taught.cells.sizes:
+                row[-1] = _cell(taught.score(DIRECT, size, max(taught.steps)))
+        rows.append(row)
     head = ["size", "ours at 0", f"ours at {first}", "ahead at 0", f"ahead at {first}"]
     head += [f"direct at {s}" for s in steps]
-    head += [f"distilled at {max(taught.steps)}"] if taught is not None else []
     note = (
-        f"Direct training is one schedule of {second} steps from {DIRECT}; it was read off at the steps before. Where "
-        f"no spread is given there is one seed. Ahead: of it at {second}."
+        f"Direct training is one schedule of {second} steps from {DIRECT}; it was read off at the "
+        f"steps before. Where no spread is given there is one seed. Ahead: of it at {second}."
     )
     if taught is not None:
+        head.append(f"distilled at {max(taught.steps)}")
         note += " Distilled: the same with the losses of stage 1 instead of the labels alone."
-    return Table(f"{first} steps against {second}", head, rows, note)
+    return Table(f"{first} steps against {second}", head, rows, note=note)
+
+
+def _distilled_alone(evidence: Evidence) -> StudyEvidence | None:
+    """The first study of direct training with the losses of stage 1."""
+    for found in evidence.studies:
+        if found.study.distilled and found.study.methods == [DIRECT]:
+            return found
+    return None
+
+
+def _ahead(ours: Score | None, theirs: Score | None) -> str:
+    if ours is None or theirs is None:
+        return "missing"
+    return f"{100 * (ours.mean - theirs.mean):+.2f}"
 
 
 def _cell(score: Score | None) -> Text:
     return Text("missing", faint=True) if score is None else Text(str(score))
 
 
-def _every_seed(evidence: Evidence, method: str, size: TargetSpec, steps: int, budget: int) -> Score | None:
+def _every_seed(evidence: Evidence, method: str, *, size: TargetSpec, steps: int, budget: int) -> Score | None:
     """Of all studies on the ancestor's data, after ``steps`` of one schedule of ``budget`` steps."""
     rows = [r for f in evidence.plain if method in f.study.methods for r in f.of(method, size)]
     kept = {r["seed"]: r["accuracy"] for r in rows if (r["steps"], r["budget"]) == (steps, budget)}

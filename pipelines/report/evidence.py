@@ -1,15 +1,17 @@
-"""A comparison's rows read back: study by study, what every method reached at every size, and what is missing."""
+"""Evidence: a comparison's rows read back, study by study, and what is missing."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from pipelines.ancestors.reading import load_directory
-from pipelines.comparison.cells import size_of
+from pipelines.comparison.cells import Cell, size_of
 from pipelines.comparison.evaluate import results_path
-from pipelines.comparison.grid import Grid
-from pipelines.comparison.results_log import Book
+from pipelines.comparison.results_log import ResultsLog
+from pipelines.comparison.study_cells import StudyCells
 from pipelines.comparison.variants import variants
 from pipelines.config.comparison import Study
 from pipelines.config.experiment import Experiment
@@ -21,10 +23,12 @@ from wave.family import Family
 from wave.spec import TargetSpec
 
 Row = dict[str, Any]
+_MOST_IMAGES = 10_000_000
+"""Test images that a comparison can have; fractions of more are not told apart."""
 
 
 class Score(NamedTuple):
-    """Accuracy over seeds: mean, standard deviation (0 of one seed), seeds."""
+    """Accuracy over seeds: mean, standard deviation (0 of one seed), number of seeds."""
 
     mean: float
     spread: float
@@ -33,19 +37,21 @@ class Score(NamedTuple):
     @classmethod
     def of(cls, accuracies: list[float]) -> "Score | None":
         """None of nothing."""
+        if not accuracies:
+            return None
         spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-        return cls(statistics.mean(accuracies), spread, len(accuracies)) if accuracies else None
+        return cls(statistics.mean(accuracies), spread, len(accuracies))
 
     def __str__(self) -> str:
         return f"{100 * self.mean:.1f}" + (f" ±{100 * self.spread:.1f}" if self.seeds > 1 else "")
 
 
 @dataclass(frozen=True)
-class Found:
-    """One study and its rows, those by which learning rates were chosen not among them."""
+class StudyEvidence:
+    """One study and the rows of its cells, without those by which learning rates were chosen."""
 
     study: Study
-    grid: Grid
+    cells: StudyCells
     rows: list[Row]
 
     @property
@@ -55,10 +61,19 @@ class Found:
     @property
     def sizes(self) -> list[TargetSpec]:
         """By width, then depth."""
-        return sorted(self.grid.sizes, key=lambda s: (s.embed_dim, s.depth))
+        return sorted(self.cells.sizes, key=lambda s: (s.embed_dim, s.depth))
+
+    @property
+    def images(self) -> int:
+        """How many images accuracies were measured on.
+
+        Each of them is a whole number of images by this number: their least common denominator.
+        """
+        fractions = [Fraction(row["accuracy"]).limit_denominator(_MOST_IMAGES) for row in self.rows]
+        return math.lcm(*(fraction.denominator for fraction in fractions))
 
     def score(self, method: str, size: TargetSpec, steps: int) -> Score | None:
-        """None where nothing is kept."""
+        """None where there is no row."""
         return Score.of([r["accuracy"] for r in self.of(method, size) if r["steps"] == steps])
 
     def of(self, method: str, size: TargetSpec) -> list[Row]:
@@ -66,17 +81,20 @@ class Found:
         return [r for r in self.rows if r["method"] == method and size_of(r) == size]
 
     def absent(self, method: str, size: TargetSpec, steps: int) -> str:
-        """Why there is no score: what the method cannot, or that the cell was not run."""
-        why = self.grid.reach[method][self.grid.sizes.index(size)]
+        """Why there is no score: the method cannot make the size, starts later, or was not run."""
+        why = self.cells.reach[method][self.cells.sizes.index(size)]
+        if why:
+            return f"cannot: {why}"
         spent = BASELINES[method].steps if method in BASELINES else 0
         spent = min((row["steps"] for row in self.of(method, size)), default=spent)
-        return f"cannot: {why}" if why else f"starts at {spent}" if spent > steps else "missing"
+        return f"starts at {spent}" if spent > steps else "missing"
 
     @property
     def shared(self) -> list[TargetSpec]:
-        """The sizes that every method reaches, of those that reach any."""
-        reached = [set(some) for m in self.study.methods if (some := self.grid.reached(m))]
-        return [size for size in self.grid.sizes if all(size in some for some in reached)]
+        """The sizes that every method reaches which reaches any."""
+        reached = [set(self.cells.reached(method)) for method in self.study.methods]
+        some = [sizes for sizes in reached if sizes]
+        return [size for size in self.cells.sizes if all(size in sizes for sizes in some)]
 
     def mean(self, method: str, steps: int, sizes: Sequence[TargetSpec] | None = None) -> float | None:
         """Over these sizes, else over the shared ones; None unless every one is there."""
@@ -92,27 +110,36 @@ class Evidence:
         self.experiment = experiment
         self.workspace = Workspace(absolute(experiment.output, "output"))
         self.path = results_path(experiment, self.workspace)
-        rules = experiment.evaluate
-        if not rules.studies:
+        if not experiment.evaluate.studies:
             raise WaveError(f"{experiment.name} has no [[evaluate.studies]] to report on")
         if not self.path.is_file():
             raise WaveError(f"{self.path}: no such file; run: python -m pipelines evaluate")
         self.experiments = variants(experiment)
-        book = Book(self.path, self.experiments)
         self.source = self._source()
-        own = experiment.data.name
-        self.studies: list[Found] = []
+        log = ResultsLog(self.path, self.experiments)
+        self.studies: list[StudyEvidence] = []
         known: set[str] = set()
-        for study in rules.studies:
-            name = study.data.name if study.data else own
-            grid = Grid(study, self.source, rules.learning_rates, name, study.data is not None)
-            cells = grid.cells(grid.best(book))
-            self.studies.append(Found(study, grid, book.rows(cells)))
-            known |= {book.key(cell) for cell in [*cells, *(c for some in grid.trials().values() for c in some)]}
+        for study in experiment.evaluate.studies:
+            own = self._cells_of(study)
+            measured = own.measured(own.best_rates(log))
+            self.studies.append(StudyEvidence(study, own, log.rows(measured)))
+            every: list[Cell] = list(measured)
+            for trials in own.trials().values():
+                every += trials
+            known |= {log.key(cell) for cell in every}
         self.rows = [row for found in self.studies for row in found.rows]
         if not self.rows:
             raise WaveError(f"{self.path} holds no row made by the settings of {experiment.name}; run evaluate again")
-        self.others = len(book.kept.keys() - known)
+        self.others = len(log.kept.keys() - known)
+
+    def _cells_of(self, study: Study) -> StudyCells:
+        return StudyCells(
+            study,
+            self.source,
+            rates=self.experiment.evaluate.learning_rates,
+            dataset=(study.data or self.experiment.data).name,
+            transfer=study.data is not None,
+        )
 
     def _source(self) -> TargetSpec:
         """The ancestor's size: as the settings say, else as the workspace holds it."""
@@ -122,11 +149,12 @@ class Evidence:
             return TargetSpec(width, depth)
         return Family.of(load_directory(self.workspace.ancestor)[0]).size
 
-    def only(self, *methods: str) -> list[Found]:
+    def only(self, *methods: str) -> list[StudyEvidence]:
         """The studies of exactly these methods on the ancestor's data and its labels."""
         return [f for f in self.plain if f.study.methods == list(methods)]
 
     @property
-    def plain(self) -> list[Found]:
+    def plain(self) -> list[StudyEvidence]:
         """The studies on the ancestor's data and its labels, measured on its test set."""
-        return [f for f in self.studies if not (f.grid.transfer or f.study.distilled or f.study.held_out)]
+        special = (f.cells.transfer or f.study.distilled or f.study.held_out for f in self.studies)
+        return [f for f, apart in zip(self.studies, special, strict=True) if not apart]

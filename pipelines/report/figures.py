@@ -13,7 +13,7 @@ from pipelines.comparison.cells import OURS, is_ours
 from pipelines.config.experiment import Experiment
 from pipelines.report.cost import DIRECT, UNITS, Cost
 from pipelines.report.drawing import COLOURS, PER_CENT, legend, new_figure, per_cent, readable
-from pipelines.report.evidence import Evidence, Found
+from pipelines.report.evidence import Evidence, StudyEvidence
 from pipelines.runtime.console import scaled
 from wave.spec import TargetSpec
 
@@ -26,17 +26,17 @@ MOST_ALONE = 2
 SHARES = (1, 2, 5, 10, 20, 50, 100)
 
 
-def curves(evidence: Evidence, found: Found) -> Figure | None:
+def curves(evidence: Evidence, found: StudyEvidence) -> Figure | None:
     """Accuracy against steps at the sizes of a study of several methods, ours among them, unless it has too many sizes.
 
     Direct training is drawn beside it. Each line is one schedule, read off while it ran.
     """
-    methods, few = found.study.methods, len(found.grid.sizes) <= MOST_CURVES and len(found.steps) > 2
+    methods, few = found.study.methods, len(found.cells.sizes) <= MOST_CURVES and len(found.steps) > 2
     if found not in evidence.plain or OURS not in methods or len(methods) < 2 or not few:
         return None
     direct = max(evidence.only(DIRECT), key=lambda f: (max(f.steps), len(f.study.seeds)), default=None)
     direct = None if DIRECT in methods else direct
-    sizes = sorted(found.grid.sizes, key=lambda s: (s.embed_dim, s.depth))
+    sizes = sorted(found.cells.sizes, key=lambda s: (s.embed_dim, s.depth))
     columns = min(2, len(sizes))
     lines = -(-len(sizes) // columns)
     figure, panels = new_figure(lines, columns, 2.7 * lines + 1.2, sharey=True, sharex=True)
@@ -44,7 +44,7 @@ def curves(evidence: Evidence, found: Found) -> Figure | None:
         for index, method in enumerate(methods):
             width = 3.0 if is_ours(method) else 1.5
             _curve(axes, found, method, size, readable(method), *STYLES[index % len(STYLES)], width)
-        if direct is not None and size in direct.grid.sizes:
+        if direct is not None and size in direct.cells.sizes:
             _curve(axes, direct, DIRECT, size, f"from scratch, {readable(DIRECT)}", "black", "-", 1.5)
         axes.set_xscale("function", functions=(lambda x: np.abs(x) ** 0.5, lambda x: x**2))
         axes.set_title(_named(size))
@@ -72,17 +72,18 @@ def _named(size: TargetSpec) -> str:
 
 
 def _curve(
-    axes: Axes, found: Found, method: str, size: TargetSpec, label: str, colour: str, line: str, width: float
+    axes: Axes, found: StudyEvidence, method: str, size: TargetSpec, label: str, colour: str, line: str, width: float
 ) -> None:
     if method not in found.study.methods:
         return
     measured = sorted({row["steps"] for row in found.of(method, size)})
-    scores = {s: score for s in measured if (score := found.score(method, size, s))}
-    if not scores:
+    scores = [found.score(method, size, steps) for steps in measured]
+    values = [score.mean for score in scores if score is not None]
+    errors = [score.spread for score in scores if score is not None]
+    if not values:
         return
-    values, errors = [s.mean for s in scores.values()], [s.spread for s in scores.values()]
     axes.errorbar(
-        list(scores), values, errors, label=label, color=colour, linestyle=line, linewidth=width, marker=".", capsize=2
+        measured, values, errors, label=label, color=colour, linestyle=line, linewidth=width, marker=".", capsize=2
     )
 
 
@@ -112,7 +113,7 @@ def cost_figure(costs: Sequence[Cost]) -> Figure:
     return figure
 
 
-def share_figure(found: Found, experiments: Mapping[str, Experiment]) -> Figure | None:
+def share_figure(found: StudyEvidence, experiments: Mapping[str, Experiment]) -> Figure | None:
     """Accuracy, mean over the sizes that every method reaches, against the share of the ancestor's parameters.
 
     Weight selection uses all of them. Scores far below ours are written at the lower edge. None for fewer than two
@@ -127,19 +128,24 @@ def share_figure(found: Found, experiments: Mapping[str, Experiment]) -> Figure 
     for axes, steps in zip(panels, found.steps, strict=True):
         lowest = 1.0
         for index, methods in enumerate(families):
-            known = sorted((*shares[m], y) for m in methods if (y := found.mean(m, steps)) is not None)
+            means = {m: found.mean(m, steps) for m in methods}
+            known = sorted((*shares[m], mean) for m, mean in means.items() if mean is not None)
             if not known:
                 continue
-            lowest = min(lowest, *(y for _, _, y in known))
+            alone, stored_too, heights = ([point[i] for point in known] for i in range(3))
+            lowest = min(lowest, *heights)
             colour, mark = COLOURS[index], "o^"[index % 2]
             label = "ours" if index == 0 else _distilled(methods[0], experiments)
             stored = "the same, with scalers and small tensors" if index == 0 else None
-            heights = [y for _, _, y in known]
             axes.plot(
-                [100 * x for x, _, _ in known], heights, f"{mark}-", color=colour, label=f"{label}: templates alone"
+                [100 * share for share in alone],
+                heights,
+                f"{mark}-",
+                color=colour,
+                label=f"{label}: templates alone",
             )
             axes.plot(
-                [100 * x for _, x, _ in known],
+                [100 * share for share in stored_too],
                 heights,
                 f"{mark}:",
                 color=colour,
@@ -147,7 +153,8 @@ def share_figure(found: Found, experiments: Mapping[str, Experiment]) -> Figure 
                 markersize=10,
                 label=stored,
             )
-        _baselines(axes, {m: y for m in baselines if (y := found.mean(m, steps)) is not None}, lowest)
+        reached = {m: found.mean(m, steps) for m in baselines}
+        _baselines(axes, {m: mean for m, mean in reached.items() if mean is not None}, lowest)
         when = f"after {steps} steps" if steps else "without training"
         axes.set(xscale="log", title=f"{when}, mean of {_sizes(found)}")
         axes.set_xticks(SHARES)
@@ -191,12 +198,12 @@ def _families(methods: Sequence[str], experiments: Mapping[str, Experiment]) -> 
     return several + (alone if len(alone) <= MOST_ALONE else [])
 
 
-def _sizes(found: Found) -> str:
+def _sizes(found: StudyEvidence) -> str:
     names = [s.title for s in found.shared]
     return ", ".join(names) if len(names) <= 3 else f"{len(names)} sizes"
 
 
-def ablation_figure(found: Found, changed: Mapping[str, str]) -> Figure | None:
+def ablation_figure(found: StudyEvidence, changed: Mapping[str, str]) -> Figure | None:
     """One bar per variant and number of steps, mean over the study's sizes, in the file's order."""
     methods = [m for m in found.study.methods if any(found.mean(m, s) is not None for s in found.steps)]
     if not methods:
@@ -205,12 +212,15 @@ def ablation_figure(found: Found, changed: Mapping[str, str]) -> Figure | None:
     height = 0.8 / len(found.steps)
     lowest = 1.0
     for index, steps in enumerate(found.steps):
-        known = [(place, value) for place, m in enumerate(methods) if (value := found.mean(m, steps)) is not None]
-        lowest = min([lowest, *(value for _, value in known)])
-        places = [place + (index - (len(found.steps) - 1) / 2) * height for place, _ in known]
+        shift = (index - (len(found.steps) - 1) / 2) * height
+        means = [found.mean(method, steps) for method in methods]
+        values = [mean for mean in means if mean is not None]
+        places = [place + shift for place, mean in enumerate(means) if mean is not None]
+        lowest = min([lowest, *values])
         label = f"after {steps} steps" if steps else "without training"
-        bars = axes.barh(places, [v for _, v in known], height, label=label, color=COLOURS[index % len(COLOURS)])
-        axes.bar_label(bars, [f"{100 * v:.1f}" for _, v in known], fontsize=9, padding=2)
+        colour = COLOURS[index % len(COLOURS)]
+        bars = axes.barh(places, values, height, label=label, color=colour)
+        axes.bar_label(bars, [f"{100 * value:.1f}" for value in values], fontsize=9, padding=2)
     names = [_described(m, changed.get(m, "")) for m in methods]
     axes.set_yticks(range(len(methods)), names, fontsize=10)
     axes.set(xlim=(max(lowest - 0.02, FLOOR), None), ylim=(len(methods) - 0.4, -0.6))

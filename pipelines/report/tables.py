@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipelines.report.evidence import Found, Score
+from pipelines.report.evidence import StudyEvidence
 from wave.spec import TargetSpec
 
 
@@ -47,13 +47,20 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cell(cell: Text) -> str:
-    kind = ' class="best"' if cell.bold else ' class="faint"' if cell.faint else ""
+    kind = ""
+    if cell.bold:
+        kind = ' class="best"'
+    elif cell.faint:
+        kind = ' class="faint"'
     return f"<td{kind}>{html.escape(cell.text)}</td>"
 
 
-def groups(found: Found) -> list[tuple[str, list[TargetSpec]]]:
-    """The sizes of a study that differ from the ancestor in depth, in width, and in both; one group of a few sizes."""
-    source, sizes = found.grid.source, found.sizes
+def groups(found: StudyEvidence) -> list[tuple[str, list[TargetSpec]]]:
+    """The sizes of a study that differ from the ancestor in depth, in width, and in both.
+
+    A few sizes are one group without a name.
+    """
+    source, sizes = found.cells.source, found.sizes
     if len(sizes) <= 5:
         return [("", sizes)]
     deep = [s for s in sizes if s.embed_dim == source.embed_dim]
@@ -63,8 +70,11 @@ def groups(found: Found) -> list[tuple[str, list[TargetSpec]]]:
     return [(name, some) for name, some in named if some]
 
 
-def study_tables(found: Found) -> list[Table]:
-    """Method x size, a table a group of sizes and number of steps; of one method alone one table, size x steps."""
+def study_tables(found: StudyEvidence) -> list[Table]:
+    """Method x size, one table per group of sizes and number of steps.
+
+    Of one method alone it is one table, size x steps.
+    """
     if len(found.study.methods) == 1:
         return [_alone(found, found.study.methods[0])]
     tables: list[Table] = []
@@ -76,30 +86,31 @@ def study_tables(found: Found) -> list[Table]:
     return tables
 
 
-def _alone(found: Found, method: str) -> Table:
-    rows = [[Text(s.title), *(_text(found, method, s, n) for n in found.steps)] for s in found.sizes]
-    return Table(f"{found.study.name}: {method}", ["size", *(f"after {n} steps" for n in found.steps)], rows)
+def _alone(found: StudyEvidence, method: str) -> Table:
+    rows: list[list[Text]] = []
+    for size in found.sizes:
+        cells = [_text(found, method, size=size, steps=steps) for steps in found.steps]
+        rows.append([Text(size.title), *cells])
+    head = ["size", *(f"after {n} steps" for n in found.steps)]
+    return Table(f"{found.study.name}: {method}", head, rows)
 
 
-def _scores(title: str, found: Found, sizes: Sequence[TargetSpec], steps: int) -> Table:
+def _scores(title: str, found: StudyEvidence, sizes: Sequence[TargetSpec], steps: int) -> Table:
     best: dict[TargetSpec, str] = {}
     for size in sizes:
-        scores = [s for m in found.study.methods if (s := found.score(m, size, steps))]
-        if scores and (steps or not found.grid.transfer):  # with a classifier drawn at random nobody is best
-            best[size] = _shown(max(scores, key=lambda s: s.mean))
+        means = [s.mean for s in (found.score(m, size, steps) for m in found.study.methods) if s]
+        if means and (steps or not found.cells.transfer):  # nobody is best with a random classifier
+            best[size] = f"{max(means):.3f}"
     rows: list[list[Text]] = []
     for method in found.study.methods:
-        rows.append([Text(method), *(_text(found, method, size, steps, best.get(size)) for size in sizes)])
+        cells = [_text(found, method, size=size, steps=steps, best=best.get(size)) for size in sizes]
+        rows.append([Text(method), *cells])
     return Table(title, ["method", *(s.title for s in sizes)], rows)
 
 
-def _text(found: Found, method: str, size: TargetSpec, steps: int, best: str | None = None) -> Text:
+def _text(found: StudyEvidence, method: str, *, size: TargetSpec, steps: int, best: str | None = None) -> Text:
     score, wanted = found.score(method, size, steps), len(found.study.seeds)
     if score is None:
         return Text(found.absent(method, size, steps), faint=True)
     few = f" ({score.seeds} of {wanted} seeds)" if score.seeds < wanted else ""
-    return Text(f"{score}{few}", bold=_shown(score) == best)
-
-
-def _shown(score: Score) -> str:
-    return f"{score.mean:.3f}"
+    return Text(f"{score}{few}", bold=f"{score.mean:.3f}" == best)

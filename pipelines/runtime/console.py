@@ -8,7 +8,7 @@ from rich.table import Table
 from wave.train import Metrics
 
 
-def _table(*names: str) -> tuple[Console, Table]:
+def plain_table(*names: str) -> tuple[Console, Table]:
     """A console and a table that are plain text, without colours or boxes, when not on a terminal."""
     console = Console(width=None if Console().is_terminal else 130, highlight=False, markup=False, emoji=False)
     table = Table(box=box.HEAVY_HEAD if console.is_terminal else None)
@@ -19,7 +19,7 @@ def _table(*names: str) -> tuple[Console, Table]:
     return console, table
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
@@ -31,7 +31,7 @@ def scaled(value: float) -> tuple[float, str]:
     return value, ""
 
 
-def _short(value: float) -> str:
+def short_number(value: float) -> str:
     number, letter = scaled(value)
     return f"{number:.1f}{letter}" if letter else str(value)
 

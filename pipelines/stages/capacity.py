@@ -12,7 +12,7 @@ from wave.family import Family
 from wave.measure import num_parameters
 
 
-def check(experiment: Experiment, family: Family) -> None:
+def check_sizes(experiment: Experiment, family: Family) -> None:
     """Raise :class:`WaveError` for what a Ray session of this machine alone would wait for without end."""
     check_workers(experiment)
     have = _have(experiment)

@@ -40,28 +40,34 @@ def stage1_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tup
     return images * rules.passes, BACKWARD * (rules.reads_auxiliary * own + drawn) * images + own * taught
 
 
-def rival_steps(experiment: Experiment, family: Family, dataset: Dataset) -> int:
-    """Steps of the stage 1 of a rival that has one, all of them at the ancestor's size: the fewest with neither fewer
-    image passes nor fewer multiply-accumulates than ours."""
+def baseline_steps(experiment: Experiment, family: Family, dataset: Dataset) -> int:
+    """Steps of stage 1 of a baseline that has one, all of them at the ancestor's size.
+
+    They are the fewest with neither fewer image passes nor fewer multiply-accumulates than ours.
+    """
     ours, work = stage1_cost(experiment, family, dataset)
     own, batch = count_macs(family, family.size), experiment.distil.recipe.batch_size
     images = max(ours, (work / own - _teacher_passes(experiment, dataset, ours, 1)) / BACKWARD)
     return math.ceil(images / batch)
 
 
-def rival_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tuple[int, float]:
-    """Image passes and multiply-accumulates of :func:`rival_steps`, the teacher's with them."""
-    images = rival_steps(experiment, family, dataset) * experiment.distil.recipe.batch_size
+def baseline_cost(experiment: Experiment, family: Family, dataset: Dataset) -> tuple[int, float]:
+    """Image passes and multiply-accumulates of :func:`baseline_steps`, the teacher's with them."""
+    images = baseline_steps(experiment, family, dataset) * experiment.distil.recipe.batch_size
     work = BACKWARD * images + _teacher_passes(experiment, dataset, images, 1)
     return images, count_macs(family, family.size) * work
 
 
 def _teacher_passes(experiment: Experiment, dataset: Dataset, images: int, workers: int) -> float:
-    """Images that the teacher reads: all, or where logits are remembered each one once on each worker that meets it
-    (in mean over orders)."""
+    """Images that the teacher reads: all, or where logits are remembered each one once per worker that
+    meets it."""
     recipe, rows = experiment.distil.recipe, dataset.num_rows("train")
     if not recipe.kl_weight:
         return 0.0
     if not remembers(dataset, experiment.data, recipe):
         return float(images)
-    return rows * workers * (1 - max(0.0, 1 - 1 / workers) ** (images / rows)) if images > rows else float(images)
+    if images <= rows:
+        return float(images)
+    # In each epoch an image goes to one of the workers: what one of them has not met after all epochs.
+    never_met = (1 - 1 / workers) ** (images / rows)
+    return rows * workers * (1 - never_met)

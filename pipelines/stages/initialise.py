@@ -23,7 +23,7 @@ from pipelines.runtime.remote import on_worker
 from pipelines.runtime.tune_progress import Count, reason
 from pipelines.runtime.workspace import Workspace
 from pipelines.stages.distil import RESAMPLING_DEPENDS_ON
-from pipelines.stages.size_trial import Job, check, register, run_trial
+from pipelines.stages.size_trial import Job, check_targets, register, run_trial
 from wave.errors import WaveError
 from wave.measure import all_logits, num_parameters
 from wave.spec import TargetSpec
@@ -59,7 +59,7 @@ def initialise(
     templates = Templates.load(workspace.templates)
     if templates.digest != stage1["digest"]:
         raise WaveError(f"{workspace.templates} was replaced while this ran; put its files back, or remove it")
-    check(templates, targets)
+    check_targets(templates, targets)
     job = _job(experiment, dataset, workspace, templates, store)
     keys = {t.name: _key(experiment, dataset, templates, t) for t in targets}
     records = {t.name: workspace.record(workspace.model(t.name), keys[t.name]) for t in targets}

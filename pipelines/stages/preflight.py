@@ -28,7 +28,7 @@ from wave.teacher import Teacher
 _FIRST = 8  # images read of a set that is not held in memory
 
 
-def check(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Source:
+def check_run(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Source:
     """Raise :class:`WaveError` for the first thing that could not work, else give the ancestor (see ``foresee``).
 
     Looks at: the names in the registry; images and labels, whole if they are held in memory; the recipes; the

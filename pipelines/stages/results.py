@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.runtime.console import _percent, _short, _table
+from pipelines.runtime.console import percent, plain_table, short_number
 from pipelines.runtime.files import write_text
 
 COLUMNS = (
@@ -31,11 +31,11 @@ def show(rows: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> None:
     """The table; plain text when not on a terminal."""
     scratch = any(row.get("accuracy_scratch") is not None for row in rows)
     names = ["size", "parameters", "MACs", "scalers", "at step 0", "after training", "seconds", "registry alias"]
-    console, table = _table(*names[:6], *(["from scratch"] if scratch else []), *names[6:])
+    console, table = plain_table(*names[:6], *(["from scratch"] if scratch else []), *names[6:])
     for row in rows:
-        cells = [row["size"], _short(row["parameters"]), _short(row["macs"]), _short(row["scalers"])]
-        cells += [_percent(row["accuracy_before"]), _percent(row["accuracy_after"])]
-        cells += [_percent(row["accuracy_scratch"])] if scratch else []
+        cells = [row["size"], short_number(row["parameters"]), short_number(row["macs"]), short_number(row["scalers"])]
+        cells += [percent(row["accuracy_before"]), percent(row["accuracy_after"])]
+        cells += [percent(row["accuracy_scratch"])] if scratch else []
         table.add_row(*cells, f"{row['seconds']:.1f}", row["alias"])
     console.print(table)
     for size, why in failed.items():

@@ -56,8 +56,8 @@ def run(file: str, overrides: Sequence[str], until: str = "initialise") -> int:
     with workspace.lock():
         dataset = data_of(experiment)
         experiment = pinned(experiment)
-        source = preflight.check(experiment, dataset, workspace)
-        capacity.check(experiment, Family.of(source.model))
+        source = preflight.check_run(experiment, dataset, workspace)
+        capacity.check_sizes(experiment, Family.of(source.model))
         store = open_store(experiment.mlflow.tracking_uri, experiment.mlflow.experiment, Path.cwd())
         with session(experiment.cluster), registering(store, experiment.mlflow.registered_model):
             write_text(workspace.root / "resolved.toml", resolved(experiment))

@@ -245,7 +245,7 @@ def _resized(batches: Callable[[int], Iterator[Batch]], size: int) -> Callable[[
     return generate
 
 
-def check(templates: Templates, targets: list[TargetSpec]) -> None:
+def check_targets(templates: Templates, targets: list[TargetSpec]) -> None:
     """Raise :class:`WaveError` for the first target that the templates cannot build, before anything starts."""
     for target in targets:
         try:

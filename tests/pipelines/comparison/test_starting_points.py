@@ -8,11 +8,12 @@ import pytest
 import timm
 from timm.models.vision_transformer import VisionTransformer
 
-from pipelines.comparison import cell
+from pipelines.comparison import baselines, run_cell
+from pipelines.comparison.cells import Cell
 from pipelines.comparison.forecast import stages_cost
-from pipelines.comparison.grid import Grid
-from pipelines.comparison.results_log import Book
-from pipelines.comparison.starting_points import Stages
+from pipelines.comparison.results_log import ResultsLog
+from pipelines.comparison.starting_points import StartingPoints
+from pipelines.comparison.study_cells import StudyCells
 from pipelines.comparison.variants import variants
 from pipelines.config.data import Data
 from pipelines.config.experiment import Experiment, load
@@ -20,7 +21,7 @@ from pipelines.data.convert.convert import prepared
 from pipelines.runtime.threads import side_by_side
 from pipelines.runtime.workspace import Workspace
 from pipelines.stages import distil, preflight
-from pipelines.stages.cost import rival_steps
+from pipelines.stages.cost import baseline_steps
 from tests.pipelines.support import ROOT
 from wave.errors import WaveError
 from wave.family import Family
@@ -41,10 +42,16 @@ def family() -> Family:
     return Family.of(model)
 
 
-def stages(folder: Path, experiment: Experiment, family: Family) -> Stages:
+def stages(folder: Path, experiment: Experiment, family: Family) -> StartingPoints:
     dataset = prepared(Data(path=str(folder / "digits-28"), convert="digits", image_size=28))
     origin = {"key": "ancestor", "parameters": 678_730}
-    return Stages(variants(experiment), Workspace(folder / "run"), dataset, family, origin)
+    return StartingPoints(
+        variants(experiment),
+        Workspace(folder / "run"),
+        dataset=dataset,
+        family=family,
+        origin=origin,
+    )
 
 
 def test_variants_with_equal_templates_share_them(tmp_path: Path, family: Family) -> None:
@@ -75,7 +82,7 @@ def test_rows_say_what_stage_1_cost(tmp_path: Path, family: Family) -> None:
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_stage_1_rivals_and_distilled_cells_anneal_alike(
+def test_stage_1_baselines_and_distilled_cells_anneal_alike(
     wanted: bool, tmp_path: Path, family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = [f"distil.recipe.{k}" for k in ("steps=2", "warmup_steps=0", "log_every=1", "batch_size=8")]
@@ -90,23 +97,24 @@ def test_stage_1_rivals_and_distilled_cells_anneal_alike(
             super().__init__(*arguments, **named)
             found.append(self.annealing)
 
-    monkeypatch.setattr(cell, "Trainer", Watched)
-    monkeypatch.setattr(cell, "use_assigned_cpus", lambda: None)
-    monkeypatch.setattr(cell, "assigned_device", lambda: "cpu")
+    for module in (run_cell, baselines):
+        monkeypatch.setattr(module, "Trainer", Watched)
+        monkeypatch.setattr(module, "use_assigned_cpus", lambda: None)
+        monkeypatch.setattr(module, "assigned_device", lambda: "cpu")
     place = here.place("timm_default", here.dataset)
     images, labels = here.dataset.arrays("train", limit=16)
     seen = here.dataset.arrays("test", limit=16)
     arrays = {"train_images": images, "train_labels": labels, "test_images": seen[0], "test_labels": seen[1]}
-    plain = cell.Cell("timm_default", 48, 2, 0, 1e-3, (1, 2), here.dataset.path.name)
+    plain = Cell("timm_default", 48, 2, 0, 1e-3, (1, 2), here.dataset.path.name)
     for one in (plain, replace(plain, distilled=True)):
-        assert [row["steps"] for row in cell.run_cell(place, arrays, one)] == [0, 1, 2]
-    cell.train_rival(place, "tleg")
+        assert [row["steps"] for row in run_cell.run_cell(place, arrays, one)] == [0, 1, 2]
+    baselines.train_baseline(place, "tleg")
     assert found == [False, wanted, wanted]
     assert distil._build(own, here.dataset, here.workspace).annealing is wanted
 
 
 @pytest.mark.parametrize(("widths", "decides"), [([32, 48], "stage1_images"), ([160, 192], "stage1_macs")])
-def test_a_rival_makes_no_fewer_image_passes_or_operations_than_ours(
+def test_a_baseline_makes_no_fewer_image_passes_or_operations_than_ours(
     widths: list[int], decides: str, tmp_path: Path, family: Family
 ) -> None:
     here = stages(tmp_path, load(FILE, [f"distil.sizes.embed_dim={widths}"]), family)
@@ -117,12 +125,12 @@ def test_a_rival_makes_no_fewer_image_passes_or_operations_than_ours(
     assert all(ratio > 1.001 for ratio in more.values())
 
 
-def test_the_stages_of_variants_and_rivals_are_counted_once(family: Family, tmp_path: Path) -> None:
+def test_the_stages_of_variants_and_baselines_are_counted_once(family: Family, tmp_path: Path) -> None:
     data = stages(tmp_path, load(FILE), family).dataset
-    (variants_name, images, work), (rivals_name, more, _) = stages_cost(variants(load(FILE)), family, data)
-    assert (variants_name, rivals_name) == ("stage 1 of 21 variants", "stage 1 of 3 rivals")
+    (variants_name, images, work), (baselines_name, more, _) = stages_cost(variants(load(FILE)), family, data)
+    assert (variants_name, baselines_name) == ("stage 1 of 21 variants", "stage 1 of 3 baselines")
     assert images == (5 * 9600 + 2 * 2 * 9600 + 3 * 1230 + 7340 + 8 * 1200 + 965 + 2) * 32
-    assert more == 3 * rival_steps(load(FILE), family, data) * 32 and work > 0
+    assert more == 3 * baseline_steps(load(FILE), family, data) * 32 and work > 0
     assert stages_cost(variants(load(FILE, ["evaluate.studies=[]"])), family, data) == []
 
 
@@ -135,15 +143,14 @@ def test_every_size_of_every_study_can_be_built(file: Path, family: Family) -> N
 def test_every_cell_of_a_committed_comparison_has_its_rows(file: Path) -> None:
     """A setting that came or went would give them other keys."""
     experiment = load(file)
-    book = Book(ROOT / experiment.evaluate.results, variants(experiment))
+    log = ResultsLog(ROOT / experiment.evaluate.results, variants(experiment))
     source = TargetSpec(*(int(str(experiment.ancestor.model_args[k])) for k in ("embed_dim", "depth")))
     for study in experiment.evaluate.studies:
         name = (study.data or experiment.data).name
-        grid = Grid(study, source, experiment.evaluate.learning_rates, name, study.data is not None)
-        cells = grid.cells(grid.best(book))
-        if len(grid.rates) > 1:
-            cells += [cell for some in grid.trials().values() for cell in some]
-        assert not [str(cell) for cell in cells if book.key(cell) not in book.kept], study.name
+        rates = experiment.evaluate.learning_rates
+        found = StudyCells(study, source, rates=rates, dataset=name, transfer=study.data is not None)
+        cells = [*found.measured(found.best_rates(log)), *found.needed_trials()]
+        assert not [str(cell) for cell in cells if log.key(cell) not in log.kept], study.name
 
 
 @pytest.mark.parametrize(

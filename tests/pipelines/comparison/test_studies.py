@@ -9,7 +9,8 @@ import pytest
 
 from pipelines.comparison.cells import Cell, unreachable
 from pipelines.comparison.checks import check_transfer
-from pipelines.comparison.results_log import Book, ready
+from pipelines.comparison.results_file import make_ready
+from pipelines.comparison.results_log import ResultsLog
 from pipelines.comparison.variants import variants
 from pipelines.config.data import Data
 from pipelines.config.experiment import Experiment, load, parse, resolved
@@ -29,9 +30,9 @@ NO_STUDIES = "evaluate.studies=[]"
 VARIANT = 'evaluate.variants=[{name="wave_few", set=["templates.count=8"]}]'
 
 
-def book(path: Path, experiment: Experiment) -> Book:
+def log(path: Path, experiment: Experiment) -> ResultsLog:
     store = open_store(f"sqlite:///{path}/mlflow.db", "comparison", path)
-    return Book(path / "rows.jsonl", variants(experiment), store)
+    return ResultsLog(path / "rows.jsonl", variants(experiment), store)
 
 
 def test_a_variant_changes_our_method_and_nothing_else() -> None:
@@ -93,19 +94,19 @@ def test_the_smoke_budget_reduces_once_and_has_a_name_of_its_own() -> None:
 
 def test_a_key_depends_on_what_the_rows_depend_on(tmp_path: Path) -> None:
     table = read_toml(FILE)
-    here = book(tmp_path, parse(table))
-    moved = book(tmp_path, parse(apply_overrides(table, ["distil.workers=1", "distil.recipe.steps=9000"])))
+    here = log(tmp_path, parse(table))
+    moved = log(tmp_path, parse(apply_overrides(table, ["distil.workers=1", "distil.recipe.steps=9000"])))
     ours, tleg = replace(CELL, method="wave"), replace(CELL, method="tleg")
     assert here.key(CELL) == moved.key(CELL)  # no stage 1 of its own
     assert here.key(ours) != moved.key(ours) and here.key(tleg) != moved.key(tleg)
     assert len({here.key(c) for c in (CELL, replace(CELL, seed=1), replace(CELL, lr=3e-4), ours, tleg)}) == 5
-    faster = book(tmp_path, parse(apply_overrides(table, ["distil.workers=1"])))
+    faster = log(tmp_path, parse(apply_overrides(table, ["distil.workers=1"])))
     assert faster.key(ours) == here.key(ours)
     distilled = replace(CELL, distilled=True)
-    labels = book(tmp_path, parse(apply_overrides(table, ["distil.annealing=false"])))
+    labels = log(tmp_path, parse(apply_overrides(table, ["distil.annealing=false"])))
     assert labels.key(CELL) == here.key(CELL)
     assert all(labels.key(c) != here.key(c) for c in (ours, tleg, distilled))
-    mirrored = book(tmp_path, parse(apply_overrides(table, ["data.hflip=0.5"])))
+    mirrored = log(tmp_path, parse(apply_overrides(table, ["data.hflip=0.5"])))
     assert all(mirrored.key(c) != here.key(c) for c in (CELL, ours, tleg))  # the ancestor's training too
 
 
@@ -140,17 +141,17 @@ def test_data_of_a_study_fits_the_ancestor_and_has_a_name_of_its_own(tmp_path: P
 )
 def test_keys_of_committed_rows_stay(method: str, steps: tuple[int, ...], key: str, tmp_path: Path) -> None:
     """Hours of committed rows are lost if one of these changes."""
-    assert book(tmp_path, load(FILE)).key(replace(CELL, method=method, steps=steps)) == key
+    assert log(tmp_path, load(FILE)).key(replace(CELL, method=method, steps=steps)) == key
 
 
 def test_a_cell_on_other_data_depends_on_the_ancestors_data_too(tmp_path: Path) -> None:
     table, cell = read_toml(FILE), replace(CELL, dataset="digits-28", transfer=True)
-    here, other = (book(tmp_path, parse(apply_overrides(table, s))) for s in ([], ["data.path=data/other"]))
+    here, other = (log(tmp_path, parse(apply_overrides(table, s))) for s in ([], ["data.path=data/other"]))
     assert here.key(cell) != other.key(cell) and here.key(CELL) == other.key(CELL)
 
 
 def test_a_cell_is_kept_once_and_logged(tmp_path: Path) -> None:
-    here = book(tmp_path, load(FILE))
+    here = log(tmp_path, load(FILE))
     here.keep(
         CELL,
         [{"steps": 0, "accuracy": 0.5, "seconds": 1.0}, {"steps": 200, "accuracy": 0.7, "seconds": 2.0}],
@@ -158,7 +159,7 @@ def test_a_cell_is_kept_once_and_logged(tmp_path: Path) -> None:
     )
     here.keep(CELL, [{"steps": 0, "accuracy": 0.1, "seconds": 1.0}])
     here.close("FINISHED")
-    again = book(tmp_path, load(FILE))
+    again = log(tmp_path, load(FILE))
     assert [row["accuracy"] for row in again.rows([CELL])] == [0.5, 0.7]
     assert {row["ancestor_dataset"] for row in again.rows([CELL])} == {"fashion-mnist"}
     assert again.best_rate([CELL, replace(CELL, lr=3e-4)]) == CELL.lr
@@ -168,14 +169,14 @@ def test_a_cell_is_kept_once_and_logged(tmp_path: Path) -> None:
 
 
 def test_cells_that_were_kept_and_not_logged_are_logged_once(tmp_path: Path) -> None:
-    alone = Book(tmp_path / "rows.jsonl", {"": load(FILE)})  # no store, as when it was killed between the two
+    alone = ResultsLog(tmp_path / "rows.jsonl", {"": load(FILE)})  # no store, as when it was killed between the two
     for lr in (1e-3, 3e-4):
         alone.keep(replace(CELL, lr=lr), [{"steps": 200, "accuracy": 0.7, "seconds": 2.0, "images": 12800, "macs": 5}])
-    here = book(tmp_path, load(FILE))
+    here = log(tmp_path, load(FILE))
     never = replace(CELL, lr=3e-3)
     assert here.log_kept([CELL, never]) == 1 and here.log_kept([CELL, replace(CELL, lr=3e-4), never]) == 1
     here.close("FINISHED")
-    assert book(tmp_path, load(FILE)).log_kept([CELL, replace(CELL, lr=3e-4)]) == 0
+    assert log(tmp_path, load(FILE)).log_kept([CELL, replace(CELL, lr=3e-4)]) == 0
     assert here.store is not None
     logged = here.store.client().search_runs([here.store.experiment_id], "tags.kind = 'cell'")
     assert [run.data.metrics for run in logged] == [
@@ -188,10 +189,10 @@ def test_a_line_that_is_no_result_is_named(tmp_path: Path) -> None:
     for wrong in ("not json", '{"key": "b"}', "3", '{"key": "b", "steps": "0", "accuracy": 0.5, "seconds": 1.0}'):
         (tmp_path / "rows.jsonl").write_text(result + wrong + "\n")
         with pytest.raises(WaveError, match="line 2 is not a result"):
-            book(tmp_path, load(FILE))
+            log(tmp_path, load(FILE))
     (tmp_path / "rows.jsonl").write_text(result + "not json")  # and no end: whosever it is, it is not cut
     with pytest.raises(WaveError, match="line 2 is not a result"):
-        book(tmp_path, load(FILE))
+        log(tmp_path, load(FILE))
     assert (tmp_path / "rows.jsonl").read_text() == result + "not json"
 
 
@@ -203,12 +204,12 @@ def test_what_was_cut_off_is_done_again(rest: str, tmp_path: Path) -> None:
     result = '{"key": "a", "steps": 50, "accuracy": 0.5, "seconds": 1.0, "budget": 50}\n'
     path = tmp_path / "rows.jsonl"
     path.write_text(result + rest)
-    assert list(book(tmp_path, load(FILE)).kept) == ["a"]
+    assert list(log(tmp_path, load(FILE)).kept) == ["a"]
     assert path.read_text() == result + rest  # a report may read it while it is written
-    ready(path)
+    make_ready(path)
     with path.open("a") as file:
         file.write(result.replace('"a"', '"b"'))
-    again = book(tmp_path, load(FILE)).kept
+    again = log(tmp_path, load(FILE)).kept
     assert list(again) == ["a", "b"] and again["b"][-1]["steps"] == 50
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.comparison.cells import Cell
 from pipelines.comparison.evaluate import SETTINGS
-from pipelines.comparison.results_log import Book
+from pipelines.comparison.results_log import ResultsLog
 from pipelines.comparison.variants import variants
 from pipelines.config.experiment import Experiment, load, parse, resolved
 from pipelines.config.toml import apply_overrides, read_toml
@@ -22,7 +22,7 @@ from pipelines.report.evidence import Evidence
 from pipelines.report.page import markdown
 from pipelines.report.structure import first_components
 from pipelines.report.tables import study_tables
-from pipelines.report.win_loss import losses, verdicts
+from pipelines.report.win_loss import losses, win_loss
 from tests.pipelines.support import ROOT, command
 from wave.errors import WaveError
 from wave.spec import TargetSpec
@@ -50,7 +50,7 @@ def experiment(folder: Path) -> Experiment:
 
 def rows(folder: Path) -> list[dict[str, Any]]:
     """Of every cell but dct at 64x6 from seed 1; seeds differ by one point."""
-    book = Book(folder / "none", variants(experiment(folder)))
+    log = ResultsLog(folder / "none", variants(experiment(folder)))
     cells = [(m, seed, (50, 200)) for m in ("wave", "dct", "timm_default") for seed in (0, 1)]
     result: list[dict[str, Any]] = []
     for method, seed, steps in [*cells, ("timm_default", 0, (200, 3000))]:
@@ -70,7 +70,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
                     "macs": 640 * step,
                 }
                 stage1 = {"stage1_images": 320_000, "stage1_macs": 3_200_000.0} if method == "wave" else {}
-                result.append({**row, **stage1, "key": book.key(cell), "date": "2026-01-02", "machine": "a machine"})
+                result.append({**row, **stage1, "key": log.key(cell), "date": "2026-01-02", "machine": "a machine"})
     return result
 
 
@@ -102,13 +102,13 @@ def test_a_choice_says_what_each_method_sets_and_its_mean_over_the_sizes_that_ar
     where = (f"output={tmp_path / 'run'}", f"evaluate.results={tmp_path / 'rows.jsonl'}", "evaluate.learning_rates=[1]")
     settings = (f"evaluate.studies=[{study}]", f"evaluate.variants=[{named}]", *where)
     own = parse(apply_overrides(read_toml(FILE), settings))
-    book = Book(tmp_path / "rows.jsonl", variants(own))
+    log = ResultsLog(tmp_path / "rows.jsonl", variants(own))
     for method, more in (("wave_a", 0.0), ("wave_b", 0.0123)):
         for width, depth, heads, accuracy in ((96, 4, None, 0.8), (64, 6, None, 0.9), (24, 6, 2, 0.1)):
             if (method, width) != ("wave_b", 64):
                 cell = Cell(method, width, depth, 0, 1.0, (0,), "fashion-mnist", held_out=True, num_heads=heads)
                 row = {**asdict(cell), "steps": 0, "budget": 0, "accuracy": accuracy + more, "seconds": 0.0}
-                book.keep(cell, [row])
+                log.keep(cell, [row])
     compare(own)
     text = (tmp_path / "run/report/tables.md").read_text()
     assert "### pick: mean of 2 sizes" in text and "| method | what it sets | at step 0 |" in text
@@ -128,25 +128,25 @@ def test_a_study_of_one_method_is_one_table_without_a_best(folder: Path) -> None
 
 def test_ligo_has_no_row_before_its_own_steps(folder: Path) -> None:
     found = Evidence(experiment(folder)).studies[0]
-    found.grid.sizes.append(TargetSpec(128, 6))
-    found.grid.__dict__.pop("reach", None)
+    found.cells.sizes.append(TargetSpec(128, 6))
+    found.cells.__dict__.pop("reach", None)
     assert found.absent("ligo", TargetSpec(128, 6), 50) == "starts at 100"
     assert found.absent("ligo", TargetSpec(128, 6), 200) == "missing"
 
 
 def test_losses_are_listed_and_a_difference_within_the_spread_is_level(folder: Path) -> None:
-    found = {v.rival: v for v in verdicts(Evidence(experiment(folder)).studies[0])}
+    found = {v.baseline: v for v in win_loss(Evidence(experiment(folder)).studies[0])}
     dct = found["dct"]
     assert (len(dct.won), len(dct.level), len(dct.lost)) == (2, 2, 2)
     assert losses([dct]) == ["dct: 96 x 4 at 200 (+3.0), 64 x 6 at 200 (+2.5)"]
     assert not found["ligo"].lost and not losses([found["timm_default"]])
 
 
-def test_a_cell_is_judged_once_against_each_rival(folder: Path) -> None:
+def test_a_cell_is_judged_once_against_each_baseline(folder: Path) -> None:
     study, judged = Evidence(experiment(folder)).studies[0], {("dct", TargetSpec(96, 4), 200)}
-    again = {v.rival: v for v in verdicts(study, judged)}
+    again = {v.baseline: v for v in win_loss(study, judged)}
     assert losses([again["dct"]]) == ["dct: 64 x 6 at 200 (+2.5)"] and ("dct", TargetSpec(64, 6), 200) in judged
-    assert not any(v.won or v.level or v.lost for v in verdicts(study, judged))
+    assert not any(v.won or v.level or v.lost for v in win_loss(study, judged))
 
 
 def test_the_break_even_point_counts_stage_1(folder: Path) -> None:
