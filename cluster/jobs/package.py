@@ -1,7 +1,9 @@
 """What a job uploads: the code that runs and the one file that says what to do, and nothing else."""
 
 import os
+import re
 import shutil
+import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ LIMIT_MIB = 50.0
 _SKIPPED_FOLDERS = {"__pycache__", "runs", "mlruns", "mlartifacts", "node_modules"}
 _SKIPPED_ENDINGS = (".pyc", ".pyo", ".db", ".so.tmp", "~", ".swp")
 SUBMITTED = "submitted"
+_EXTENDS = re.compile(r"^[ \t]*extends[ \t]*=.{0,4096}$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ def collect(root: Path, file: Path, include: Iterable[str] = (), limit_mib: floa
     """The pack for running `file` from the checkout `root`, and the file's name inside it.
 
     Takes `CODE` and what `include` names below `root`; hidden files, caches and results stay here, and so do tests,
-    data and runs, which are not named. A file from elsewhere travels as submitted/NAME. Raises ClusterError over
-    `limit_mib` MiB, with the largest files.
+    data and runs, which are not named. A file from elsewhere travels as submitted/NAME, with the one that it extends.
+    Raises ClusterError over `limit_mib` MiB, with the largest files.
     """
     try:
         return _collect(root.resolve(), file.resolve(), include, limit_mib)
@@ -72,8 +75,9 @@ def _collect(root: Path, file: Path, include: Iterable[str], limit_mib: float) -
             raise ClusterError(f"--include {name}: there is no such file in {root}")
         for path in [start] if start.is_file() else _walk(root, start):
             found[path.relative_to(root).as_posix()] = path
-    inside = file.relative_to(root).as_posix() if file.is_relative_to(root) else f"{SUBMITTED}/{file.name}"
-    found[inside] = file
+    places = _places(root, file)
+    inside = next(iter(places))
+    found |= places
     pack = Pack(tuple((name, path, path.stat().st_size) for name, path in sorted(found.items())))
     if not pack.size <= limit_mib * 2**20:  # so that nan is no limit that all keep
         largest = sorted(pack.files, key=lambda entry: -entry[2])[:5]
@@ -83,6 +87,28 @@ def _collect(root: Path, file: Path, include: Iterable[str], limit_mib: float) -
             f"the largest are {names}; move them out of the code or raise --limit-mib"
         )
     return pack, inside
+
+
+def _places(root: Path, file: Path) -> dict[str, Path]:
+    """The run's file, and after it the one that it extends, by their names in the job's folder."""
+    base = _extended(file)
+    files = [file] if base is None else [file, base]
+    if all(one.is_relative_to(root) for one in files):
+        return {one.relative_to(root).as_posix(): one for one in files}
+    common = os.path.commonpath([one.parent for one in files])
+    return {f"{SUBMITTED}/{one.relative_to(common).as_posix()}": one for one in files}
+
+
+def _extended(file: Path) -> Path | None:
+    """The file that `file` extends, if it is there. The run itself says what is wrong with its name."""
+    try:
+        # That line alone: the file is as large and as nested as it likes until the run has checked it.
+        line = _EXTENDS.search(file.read_text(encoding="utf-8-sig"))
+        name = tomllib.loads(line.group()).get("extends") if line else None
+        base = (file.parent / name).resolve() if isinstance(name, str) and name else None
+        return base if base is not None and base.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _walk(root: Path, start: Path) -> Iterable[Path]:

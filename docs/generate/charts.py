@@ -23,7 +23,7 @@ def main() -> None:
     (OUT / "fashion_mnist.png").write_bytes(png(picture(data | {"name": "Fashion-MNIST"}, data["sizes"])))
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "benchmarks/artifacts/fashion-mnist", folder, dirs_exist_ok=True)
-        file = ROOT / "pipelines/experiments/fashion_mnist.toml"
+        file = ROOT / "pipelines/experiments/fashion_mnist_comparison.toml"
         for part in sections(Evidence(load(file, [f"output={folder}"]))):
             for name, _, figure in part.figures:
                 if name in SHOWN:

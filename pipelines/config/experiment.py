@@ -28,6 +28,10 @@ from wave.spec import TargetSpec
 class Experiment(Section):
     """One run: everything that one TOML file says."""
 
+    extends: PathText = ""
+    """Another experiment's file, relative to the folder of this one, whose settings hold where this
+    file gives none: tables are merged key by key, lists and single values replaced. That file must
+    not extend a third one. Not for `--set`."""
     name: Name
     """Names the run: 1 to 64 letters, digits, `-` or `_`. The output folder, the MLflow experiment
     and the registered model take it unless they are set."""
@@ -65,6 +69,12 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _across(self) -> Self:
+        if self.extends:
+            text = f'="{self.extends}" works in a file only; write one that extends it, or give that one'
+            raise SettingError("extends", text)
+        if self.preset == "paper" and self.initialise.recipe is None:
+            text = '="paper" trains random scalers: give [initialise.recipe]'
+            raise SettingError("preset", text)
         stage2 = self.initialise
         if stage2.recipe and stage2.teacher_logits and self.data.changes_images and not stage2.subset:
             text = "=true reuses logits of unchanged images, but data changes them; set it false, or set a subset"
@@ -76,36 +86,7 @@ class Experiment(Section):
             if stage2.recipe.kl_weight:
                 text += ", or teacher_logits = true, which reads them unchanged"
             raise SettingError("initialise.subset", text)
-        if self.preset == "paper":
-            self._as_paper()
-        if self.budget == "smoke":
-            self._reduce()
-        names = {key: getattr(self.mlflow, key) or self.name for key in ("experiment", "registered_model")}
-        object.__setattr__(self, "mlflow", self.mlflow.model_copy(update=names))  # frozen: defaults, once
-        object.__setattr__(self, "output", self.output or f"runs/{self.name}")
         return self
-
-    def _as_paper(self) -> None:
-        if self.initialise.recipe is None:
-            raise SettingError("preset", '="paper" trains random scalers: give [initialise.recipe]')
-        ours = ("sizes", "sizes_per_step", "cost_power", "auxiliary", "feature_weight")
-        plain = {**{k: Distil.model_fields[k].default for k in ours}, "annealing": False}
-        plain["recipe"] = replace(self.distil.recipe, kl_weight=1.0, ce_weight=1.0)
-        object.__setattr__(self, "distil", self.distil.model_copy(update=plain))
-        object.__setattr__(self, "templates", self.templates.model_copy(update={"start": "random"}))
-        object.__setattr__(self, "initialise", self.initialise.model_copy(update={"scalers": "random"}))
-
-    def _reduce(self) -> None:
-        """Two steps in every recipe, once; a reduced experiment read back stays as it is."""
-        for key in ("ancestor", "distil", "initialise"):
-            section = getattr(self, key)
-            if section.recipe is not None:
-                few = {"steps": SMOKE_STEPS, "epochs": None, "warmup_steps": 0, "log_every": 1}
-                update = {"recipe": replace(section.recipe, **few)}
-                object.__setattr__(self, key, section.model_copy(update=update))
-        object.__setattr__(self, "evaluate", self.evaluate.smaller())
-        if not self.name.endswith("-smoke"):
-            object.__setattr__(self, "name", f"{self.name}-smoke")
 
     def target_specs(self) -> list[TargetSpec]:
         """The sizes to initialise: never empty, no two alike."""
@@ -125,9 +106,57 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
 def parse(data: dict[str, Any], where: str = "experiment", by_hand: Sequence[str] = ()) -> Experiment:
     """The experiment in a table as ``tomllib`` gives it; ``where`` begins a message, or "--set"."""
     try:
-        return Experiment.model_validate_json(json.dumps(data, default=str), strict=True)
+        given = Experiment.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
         raise WaveError(one_line(error, Experiment, data, where, by_hand)) from None
+    return _completed(given)
+
+
+def _completed(given: Experiment) -> Experiment:
+    """The same with everything written out that follows from its preset, budget and name.
+
+    What is complete stays as it is, so a run can read its own resolved settings.
+    """
+    experiment = given
+    if experiment.preset == "paper":
+        experiment = _as_published(experiment)
+    if experiment.budget == "smoke":
+        experiment = _in_minutes(experiment)
+    name, mlflow = experiment.name, experiment.mlflow
+    names = {
+        "experiment": mlflow.experiment or name,
+        "registered_model": mlflow.registered_model or name,
+    }
+    output = experiment.output or f"runs/{name}"
+    return experiment.model_copy(update={"mlflow": mlflow.model_copy(update=names), "output": output})
+
+
+def _as_published(experiment: Experiment) -> Experiment:
+    """The preset "paper"."""
+    ours = ("sizes", "sizes_per_step", "cost_power", "auxiliary", "feature_weight")
+    distil = {name: Distil.model_fields[name].default for name in ours}
+    distil["annealing"] = False
+    distil["recipe"] = replace(experiment.distil.recipe, kl_weight=1.0, ce_weight=1.0)
+    return experiment.model_copy(
+        update={
+            "distil": experiment.distil.model_copy(update=distil),
+            "templates": experiment.templates.model_copy(update={"start": "random"}),
+            "initialise": experiment.initialise.model_copy(update={"scalers": "random"}),
+        }
+    )
+
+
+def _in_minutes(experiment: Experiment) -> Experiment:
+    """The budget "smoke": two steps in every recipe, and a name of its own."""
+    few = {"steps": SMOKE_STEPS, "epochs": None, "warmup_steps": 0, "log_every": 1}
+    update: dict[str, object] = {"evaluate": experiment.evaluate.smaller()}
+    for key in ("ancestor", "distil", "initialise"):
+        section = getattr(experiment, key)
+        if section.recipe is not None:
+            update[key] = section.model_copy(update={"recipe": replace(section.recipe, **few)})
+    if not experiment.name.endswith("-smoke"):
+        update["name"] = f"{experiment.name}-smoke"
+    return experiment.model_copy(update=update)
 
 
 def resolved(experiment: Experiment) -> str:

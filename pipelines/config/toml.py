@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.config.extends import base_of, merged
 from pipelines.config.messages import _lower
 from pipelines.config.toml_limits import LARGEST_BYTES, MOST_PARTS, check_text, check_values
 from wave.errors import WaveError
@@ -17,6 +18,29 @@ from wave.errors import WaveError
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
+    """The table in a UTF-8 TOML file, on top of that of the file that its ``extends`` names.
+
+    Raises :class:`WaveError` for a file that is missing, unreadable or not TOML.
+    """
+    path = Path(path)
+    table = _read_one(path)
+    base = base_of(path, table)
+    table.pop("extends", None)
+    if base is None:
+        return table
+    try:
+        below = _read_one(base)
+    except WaveError as error:
+        raise WaveError(f"{path}: extends: {error}") from None
+    if below.get("extends"):
+        raise WaveError(
+            f"{path}: extends {base.name}, which extends another file itself; "
+            "extend that one, or put the settings of both into one file"
+        )
+    return merged(below, table)
+
+
+def _read_one(path: str | Path) -> dict[str, Any]:
     """The table in a UTF-8 TOML file. Raises :class:`WaveError` for a file that is missing, unreadable or not TOML."""
     path = Path(path)
     try:

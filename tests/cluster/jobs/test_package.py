@@ -99,3 +99,29 @@ def test_requirements_must_be_pinned(tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(ClusterError, match=message):
             pack.requirements(file)
+
+
+def test_a_file_takes_the_one_that_it_extends_along(checkout: Path, tmp_path: Path) -> None:
+    """The job finds it by the same relative name, wherever the two lie."""
+    own = checkout / "pipelines/experiments/top.toml"
+    own.write_text('extends = "digits.toml"')
+    packed, inside = pack.collect(checkout, own)
+    assert inside == "pipelines/experiments/top.toml" and "pipelines/experiments/digits.toml" in names(packed)
+    for folder, extends in (("mine", "../base.toml"), ("", "base.toml"), ("", "deep/base.toml")):
+        own, base = tmp_path / folder / "top.toml", tmp_path / folder / extends
+        for file, text in ((own, f'extends = "{extends}"'), (base, "seed = 3")):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        packed, inside = pack.collect(checkout, own)
+        job = tmp_path / f"job-{folder}-{len(extends)}"
+        packed.copy(job)
+        assert (job / inside).read_text() == f'extends = "{extends}"'
+        assert ((job / inside).parent / extends).resolve().read_text() == "seed = 3"
+        assert (job / inside).resolve().is_relative_to(job / "submitted")
+
+
+@pytest.mark.parametrize("text", ["extends = 3", 'extends = "none.toml"', 'extends = "a\\u0000b"', "="])
+def test_a_name_that_is_no_file_is_left_to_the_run(text: str, checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "top.toml").write_text(text)
+    packed, inside = pack.collect(checkout, tmp_path / "top.toml")
+    assert inside == "submitted/top.toml" and inside in names(packed)

@@ -189,3 +189,16 @@ def test_the_mlflow_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert "secret" not in str(caught.value)
     with pytest.raises(ClusterError, match="holds a password"):  # also where another address wins: it would be sent
         run._check_secrets({"mlflow": {"tracking_uri": "http://me:secret@h:1"}})
+
+
+def test_a_file_that_extends_another_is_one_run_of_both(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(FILE.replace('name = "x"', 'name = "base"\noutput = "runs/of-base"'))
+    top = tmp_path / "top.toml"
+    top.write_text('extends = "base.toml"\nname = "top"\n[data]\nheld_out = 7\n')
+    found = run.load(top, ("seed=3",), ROOT)
+    assert found.name == "top" and found.get("data.path") == "data/x" and found.get("data.held_out") == 7
+    assert 'data.path="/shared/data/x"' in run.anchored(found, "/shared")
+    assert run.output(found, "/shared") == "/shared/runs/of-base"
+    top.write_text('extends = "none.toml"\nname = "top"\n')
+    with pytest.raises(ClusterError, match=r"top\.toml: extends: .*none\.toml: no such file"):
+        run.load(top, (), ROOT)

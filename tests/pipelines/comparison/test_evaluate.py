@@ -13,7 +13,7 @@ from wave.baselines import BASELINES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
-FILE = str(ROOT / "pipelines/experiments/fashion_mnist.toml")
+FILE = str(ROOT / "pipelines/experiments/fashion_mnist_comparison.toml")
 SMALL = (*("data.source=idx", "data.held_out=100", "budget=smoke", "distil.workers=1"),)
 
 

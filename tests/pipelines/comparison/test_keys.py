@@ -12,7 +12,7 @@ from pipelines.stages.distil import TEMPLATES_DEPEND_ON
 from pipelines.stages.initialise import SIZE_DEPENDS_ON
 from tests.pipelines.support import ROOT
 
-FILE = ROOT / "pipelines/experiments/fashion_mnist.toml"
+FILE = ROOT / "pipelines/experiments/fashion_mnist_comparison.toml"
 RUN = {*TRAINED_ANCESTOR_DEPENDS_ON, *TEMPLATES_DEPEND_ON, *SIZE_DEPENDS_ON}
 COMPARISON = {
     *keys.EVERY_CELL_DEPENDS_ON,

@@ -29,7 +29,7 @@ from wave.spec import TargetSpec
 from wave.storage import save_model
 from wave.train import Trainer
 
-FILE = ROOT / "pipelines/experiments/fashion_mnist.toml"
+FILE = ROOT / "pipelines/experiments/fashion_mnist_comparison.toml"
 OTHER = ROOT / "pipelines/experiments/digits_to_fashion.toml"
 TRIED = [ROOT / f"pipelines/experiments/fashion_mnist_{name}.toml" for name in ("tried", "directions", "larger")]
 FAMILY = {"embed_dim": 96, "depth": 6, "num_heads": 6, "patch_size": 7, "img_size": 28, "in_chans": 1}

@@ -23,7 +23,7 @@ from tests.pipelines.support import ROOT
 from wave.errors import WaveError
 from wave.spec import TargetSpec
 
-FILE = ROOT / "pipelines/experiments/fashion_mnist.toml"
+FILE = ROOT / "pipelines/experiments/fashion_mnist_comparison.toml"
 ARTIFACTS = ROOT / "benchmarks/artifacts"
 CELL = Cell("dct", 96, 4, 0, 1e-3, (50, 200), "fashion-mnist")
 NO_STUDIES = "evaluate.studies=[]"

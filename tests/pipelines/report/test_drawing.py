@@ -64,7 +64,7 @@ def charts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Figure]:
     """Those of the comparison on Fashion-MNIST, structure included, and of both committed runs."""
     folder = tmp_path_factory.mktemp("run")
     shutil.copytree(ROOT / "benchmarks/artifacts/fashion-mnist", folder, dirs_exist_ok=True)
-    evidence = Evidence(load(ROOT / "pipelines/experiments/fashion_mnist.toml", [f"output={folder}"]))
+    evidence = Evidence(load(ROOT / "pipelines/experiments/fashion_mnist_comparison.toml", [f"output={folder}"]))
     found = {name: figure for part in sections(evidence) for name, _, figure in part.figures}
     for name in ("digits_run", "fashion_mnist_run"):
         data = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())

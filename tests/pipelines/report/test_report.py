@@ -22,12 +22,12 @@ from pipelines.report.evidence import Evidence
 from pipelines.report.page import markdown
 from pipelines.report.structure import first_components
 from pipelines.report.tables import study_tables
-from pipelines.report.win_loss import losses, win_loss
+from pipelines.report.win_loss import losses, noise, rule, win_loss
 from tests.pipelines.support import ROOT, command
 from wave.errors import WaveError
 from wave.spec import TargetSpec
 
-FILE = ROOT / "pipelines/experiments/fashion_mnist.toml"
+FILE = ROOT / "pipelines/experiments/fashion_mnist_comparison.toml"
 TABLES = sorted(
     path.stem for path in (ROOT / "benchmarks/tables").glob("*.md") if (FILE.parent / f"{path.stem}.toml").is_file()
 )
@@ -147,6 +147,20 @@ def test_a_cell_is_judged_once_against_each_baseline(folder: Path) -> None:
     again = {v.baseline: v for v in win_loss(study, judged)}
     assert losses([again["dct"]]) == ["dct: 64 x 6 at 200 (+2.5)"] and ("dct", TargetSpec(64, 6), 200) in judged
     assert not any(v.won or v.level or v.lost for v in win_loss(study, judged))
+
+
+@pytest.mark.parametrize(("images", "level"), [(10_000, False), (360, True)])
+def test_a_difference_must_be_larger_than_the_noise_on_that_many_images(images: int, level: bool, folder: Path) -> None:
+    """One point of difference, from one seed each: much on 10,000 test images, nothing on 360."""
+    right = {"wave": round(0.85 * images) + 1, "dct": round(0.86 * images) + 1}
+    kept = [r for r in rows(folder) if r["method"] in right and r["seed"] == 0]
+    made = [{**row, "accuracy": right[row["method"]] / images} for row in kept]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    study = Evidence(experiment(folder)).studies[0]
+    assert study.images == images and noise(study) == pytest.approx(0.25 / images**0.5)
+    (dct,) = (against for against in win_loss(study) if against.baseline == "dct")
+    assert (len(dct.level), len(dct.lost)) == ((6, 0) if level else (0, 6))
+    assert f"on {images:,} test images" in rule(study)
 
 
 def test_the_break_even_point_counts_stage_1(folder: Path) -> None:
