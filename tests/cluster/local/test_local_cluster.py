@@ -35,7 +35,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("local_cluster")]
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     folder = tmp_path_factory.mktemp("checkout")
     files = {"wave/__init__.py": "OURS = True", "pipelines/__main__.py": RUN, "x.toml": 'name = "x"'}
-    for name, text in {**files, "pipelines/config/__main__.py": DESCRIBED}.items():
+    packages = dict.fromkeys(("pipelines/__init__.py", "pipelines/config/__init__.py"), "")  # before those of the path
+    for name, text in {**files, **packages, "pipelines/config/__main__.py": DESCRIBED}.items():
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_text(text)
     notes = tmp_path_factory.mktemp("state")
@@ -220,7 +221,7 @@ def test_follow_passes_the_exit_code_and_the_same_run_continues(here: Here) -> N
     first = here.run(*submit)
     assert first.returncode == 7, first.stdout + first.stderr
     assert re.findall(r"^step \d", first.stdout, re.M) == ["step 0", "step 1"]
-    for word in ("upload ", " in 3 files", f"{here.address}/#/jobs/x-", here.recorded.services["mlflow"].url):
+    for word in ("upload ", " in 6 files", f"{here.address}/#/jobs/x-", here.recorded.services["mlflow"].url):
         assert word in first.stdout
     again = here.run(*submit)
     assert again.returncode == 0, again.stdout + again.stderr
