@@ -12,7 +12,7 @@ from pipelines.runtime.console import scaled
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 RESULTS = (ROOT / "docs/results.md").read_text()
-TABLES = (ROOT / "benchmarks/tables/fashion_mnist.md").read_text()
+TABLES = (ROOT / "benchmarks/tables/fashion_mnist_comparison.md").read_text()
 
 
 def run(name: str) -> dict[str, Any]:
