@@ -26,7 +26,8 @@ from pipelines.data.dataset import open_dataset
 from pipelines.runtime.provenance import machine
 from wave import KINDS, Family, Resampling, TargetSpec, TemplateSpec, accuracy, canonical, condense, resample
 from wave.spec import Kind
-from wave.vit import PATHS, blocks_of, linears, materialise
+from wave.typed import blocks_of
+from wave.vit import PATHS, linears, materialise
 
 WIDTHS, COUNTS, TOKENS = (48, 64, 80, 96, 112, 128, 144, 192), (7, 16, 32, 46, 64, 128), 8192
 SPECTRAL: dict[Kind, int] = {"qkv": 48, "proj": 40, "fc1": 84, "fc2": 84}

@@ -1,4 +1,4 @@
-"""The start of stage 1: templates and the auxiliary model, in closed form from the ancestor or from random numbers."""
+"""The start of stage 1: templates and the auxiliary model, from the ancestor or at random."""
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -9,35 +9,58 @@ from .errors import WaveError
 from .family import Family
 from .kron import fit_templates
 from .resampling import Resampling, resample
-from .spec import KINDS, Kind, TargetSpec, TemplateSpec
+from .seeding import exactly_seeded
+from .spec import KINDS, Kind, TargetSpec
+from .template_spec import TemplateSpec
 from .vit import PATHS, linears, templated
 
 
 @torch.no_grad()
-def closed_form(ancestor: nn.Module, spec: TemplateSpec) -> tuple[dict[Kind, Tensor], dict[str, Tensor]]:
-    """Templates per kind and the own state of a model of the ancestor's size that is closest to it (ours).
+def closed_form(
+    ancestor: nn.Module, spec: TemplateSpec
+) -> tuple[dict[Kind, Tensor], dict[str, Tensor]]:
+    """Find the templates whose model of the ancestor's size is closest to the ancestor (ours).
 
-    Closest in Frobenius norm, all layers of a kind together (:func:`wave.kron.fit_templates`); biases, norms,
-    embeddings and head are copied. Raises :class:`WaveError` when a kind has fewer blocks than templates.
+    Closest in Frobenius norm, over all layers of a kind together (:func:`wave.kron.fit_templates`).
+    Biases, norms, embeddings and classifier are copied.
+
+    Returns:
+        Templates (N, a, b) by kind, and the auxiliary model's own state.
+
+    Raises:
+        WaveError: A kind has fewer blocks than templates.
     """
     weights: dict[Kind, list[Tensor]] = {kind: [] for kind in KINDS}
     for _, kind, holder, name in linears(ancestor):
         weights[kind].append(getattr(holder, name).weight.detach().float())
     dense = {f"{holder}.{name}.weight" for holder, name in PATHS.values()}
-    state = {k: v.detach().float().clone() for k, v in ancestor.named_parameters() if k.split(".", 2)[-1] not in dense}
+    state: dict[str, Tensor] = {}
+    for name, value in ancestor.named_parameters():
+        name_in_block = name.split(".", 2)[-1]
+        if name_in_block not in dense:
+            state[name] = value.detach().float().clone()
     templates: dict[Kind, Tensor] = {}
     for kind in KINDS:
-        a, b = spec.blocks[kind]
-        available = sum(w.numel() // (a * b) for w in weights[kind])
-        if spec.counts[kind] > available:
-            raise WaveError(
-                f"{kind}: {spec.counts[kind]} templates of {a}x{b}, but the ancestor has {available} blocks; "
-                f"use at most {available}"
-            )
-        templates[kind], scalers = fit_templates(weights[kind], (a, b), spec.counts[kind], spec.order)
+        _check_count(kind, weights[kind], spec=spec)
+        block, count = spec.blocks[kind], spec.counts[kind]
+        templates[kind], scalers = fit_templates(
+            weights[kind], block, count=count, order=spec.order
+        )
+        holder, name = PATHS[kind]
         for layer, value in enumerate(scalers):
-            state[f"blocks.{layer}.{'.'.join(PATHS[kind])}.scalers"] = value
+            state[f"blocks.{layer}.{holder}.{name}.scalers"] = value
     return templates, state
+
+
+def _check_count(kind: Kind, weights: list[Tensor], spec: TemplateSpec) -> None:
+    """More templates than blocks cannot be told apart by the weights."""
+    a, b = spec.blocks[kind]
+    available = sum(weight.numel() // (a * b) for weight in weights)
+    if spec.counts[kind] > available:
+        raise WaveError(
+            f"{kind}: {spec.counts[kind]} templates of {a}x{b}, but the ancestor has {available} "
+            f"blocks; use at most {available}"
+        )
 
 
 def condense(
@@ -49,17 +72,34 @@ def condense(
     options: Resampling | None = None,
     seed: int = 0,
 ) -> VisionTransformer:
-    """The auxiliary model before stage 1: a templated model of ``size`` (default: the ancestor's).
+    """Create the auxiliary model, ready for stage 1.
 
-    ``start="svd"`` condenses the ancestor in closed form, resampled when ``size`` differs; ``"random"`` draws
-    templates, scalers and everything else anew. Raises :class:`WaveError` for what the templates cannot build.
+    Args:
+        ancestor: A trained timm model, which is not changed.
+        spec: Shape and number of the templates.
+        start: ``svd`` condenses the ancestor in closed form; ``random`` draws templates, scalers
+            and everything else anew.
+        size: The auxiliary model's size; by default the ancestor's.
+        options: How it is read off the ancestor's size where the two differ.
+        seed: For everything that is drawn.
+
+    Returns:
+        A templated model; its templates are ``model.templates``.
+
+    Raises:
+        WaveError: The templates cannot build the size, or the model is not supported.
+
+    >>> import timm
+    >>> ancestor = timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32)
+    >>> auxiliary = condense(ancestor, TemplateSpec.uniform(head_dim=64, count=8))
+    >>> auxiliary.get_submodule("templates")("fc1").shape
+    torch.Size([8, 64, 64])
     """
     family = Family.of(ancestor)
     target = family.resolve(size or family.size)
     for own in (family.size, target):
         spec.check(spec.shape(own), whole=True)
-    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
-        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
+    with exactly_seeded(seed):
         plain = family.create(target)
         if start == "random":
             return templated(plain, TemplateBank(spec))
@@ -68,6 +108,7 @@ def condense(
         tensors, state = closed_form(ancestor, spec)
         model = templated(plain, TemplateBank(spec, tensors))
     if target != family.size:
-        state = resample(state, family.size, target, spec, options or Resampling())
+        options = options or Resampling()
+        state = resample(state, family.size, target=target, spec=spec, options=options)
     model.load_state_dict(state, strict=False)
     return model

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -13,12 +14,15 @@ from .condensation import condense
 from .errors import WaveError
 from .family import Family
 from .multisize import MultiSize, SizeSampler, inverse_cost
+from .progress import Metrics
 from .recipe import Batch, Recipe
 from .resampling import Resampling, resample
-from .spec import KINDS, Kind, TargetSpec, TemplateSpec
+from .spec import KINDS, Kind, TargetSpec
 from .storage import Templates
 from .teacher import Teacher
-from .train import Metrics, Trainer
+from .template_spec import TemplateSpec
+from .train import Trainer
+from .typed import patch_embedding_of
 
 TOKENS = 8192
 """Tokens of the ancestor that decide which of its channels, heads and hidden units carry most."""
@@ -69,10 +73,16 @@ def distil(
         WaveError: The model is not supported, a size cannot be built, or the loader gives no
             images or cannot be read twice.
 
-    >>> templates = distil(model, loader, sizes=[TargetSpec(96, 6)], steps=500)  # doctest: +SKIP
-    >>> small = initialise(templates, TargetSpec(96, 6))  # doctest: +SKIP
+    >>> import timm
+    >>> from wave import initialise
+    >>> model = timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=10)
+    >>> images = [torch.randn(8, 3, 32, 32) for _ in range(4)]
+    >>> templates = distil(model, images, [TargetSpec(128, 2)], steps=2, templates=8, device="cpu")
+    >>> initialise(templates, TargetSpec(64, 3)).embed_dim
+    64
     """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    fastest = "cuda" if torch.cuda.is_available() else "cpu"
+    where = torch.device(device or fastest)
     read = _Batches(loader)
     first = next(iter(read(0)))
     labelled = read.labelled
@@ -81,22 +91,28 @@ def distil(
     form = canonical(model, _some_images(read, model))
     family, options = Family.of(form), Resampling(seed=seed)
     spec = _spec(family, templates)
-    targets = [family.resolve(size) for size in (default_sizes(family) if sizes is None else sizes)]
+    wanted = default_sizes(family) if sizes is None else sizes
+    targets = [family.resolve(size) for size in wanted]
     for target in targets:
         spec.check(spec.shape(target))
     auxiliary = condense(form, spec, options=options, seed=seed)
-    student = MultiSize(auxiliary, family, family.size, options).to(where)
+    student = MultiSize(auxiliary, family, size=family.size, options=options).to(where)
     channels = first.images.shape[1]
     teacher = Teacher(form, [0.0] * channels, [1.0] * channels).to(where)
     used = recipe or _recipe(steps, labelled=labelled)
     if used.ce_weight and not labelled:
-        raise WaveError("the recipe has ce_weight above 0, and the loader gives images alone; set it to 0")
+        raise WaveError(
+            "the recipe has ce_weight above 0, and the loader gives images alone; set it to 0"
+        )
+    sampler = None
+    if targets:
+        sampler = SizeSampler(targets, seed=seed, weights=inverse_cost(targets))
     trainer = Trainer(
         student,
         used,
         steps,
         teacher=teacher,
-        sampler=SizeSampler(targets, seed=seed, weights=inverse_cost(targets)) if targets else None,
+        sampler=sampler,
         annealing=used.kl_weight > 0 and used.ce_weight > 0,
         num_classes=form.num_classes,
         seed=seed,
@@ -105,7 +121,9 @@ def distil(
     for metrics in trainer.run(read):
         if progress is not None:
             progress(metrics)
-    trained = cast(MultiSize, trainer.result)
+    trained = trainer.result
+    if not isinstance(trained, MultiSize):
+        raise TypeError(f"trained {type(trained).__name__} instead of a MultiSize")
     info: dict[str, Any] = {
         "ancestor": {"architecture": family.architecture},
         "metrics": {"steps": steps},
@@ -136,7 +154,8 @@ def resize(
     spec = TemplateSpec.uniform(family.head_dim, 1, mlp_ratio=family.mlp_ratio)
     full = family.resolve(target)
     resized = family.create(full)
-    state = resample(form.state_dict(), family.size, full, spec, options or Resampling())
+    options = options or Resampling()
+    state = resample(form.state_dict(), family.size, target=full, spec=spec, options=options)
     resized.load_state_dict(state, strict=family.size.num_classes == full.num_classes)
     return resized.train(model.training)
 
@@ -163,7 +182,7 @@ def _spec(family: Family, templates: int) -> TemplateSpec:
     for kind in KINDS:
         blocks = family.size.depth * math.prod(spec.grid(kind, shape))
         counts[kind] = min(templates, blocks)
-    return TemplateSpec(spec.blocks, counts, family.head_dim, family.mlp_ratio)
+    return replace(spec, counts=counts)
 
 
 def _recipe(steps: int, *, labelled: bool) -> Recipe:
@@ -177,8 +196,9 @@ def _recipe(steps: int, *, labelled: bool) -> Recipe:
 
 def _some_images(read: "_Batches", model: nn.Module) -> Tensor:
     """As many images as make about :data:`TOKENS` tokens, fewer where the loader has fewer."""
-    tokens = max(1, cast(int, cast(Any, model.get_submodule("patch_embed")).num_patches))
-    wanted, found = math.ceil(TOKENS / tokens), list[Tensor]()
+    tokens = max(1, patch_embedding_of(model).num_patches)
+    wanted = math.ceil(TOKENS / tokens)
+    found: list[Tensor] = []
     for batch in read.once():
         found.append(batch.images)
         wanted -= len(batch.images)
@@ -192,7 +212,9 @@ class _Batches:
 
     def __init__(self, loader: Loader) -> None:
         if iter(loader) is loader:
-            raise WaveError("the loader can be read only once; give one that starts again, as a DataLoader does")
+            raise WaveError(
+                "the loader can be read only once; give one that starts again, as a DataLoader does"
+            )
         self.loader = loader
         self.labelled = False
 
@@ -207,7 +229,9 @@ class _Batches:
             for batch in self.once():
                 yield batch
             if batch is None:
-                raise WaveError("the loader gives no batch; give images (B, C, H, W), or (images, labels)")
+                raise WaveError(
+                    "the loader gives no batch; give images (B, C, H, W), or (images, labels)"
+                )
 
     def _batch(self, item: Any) -> Batch:
         images, *rest = [item] if isinstance(item, Tensor) else item

@@ -1,8 +1,11 @@
-"""The one error a person can cause: a single line with what was given, the rule and the nearest thing that works."""
+"""The errors that a person can cause.
+
+Their text is one line: what was given, the rule, and the nearest thing that works.
+"""
 
 
 class WaveError(ValueError):
-    """Something a person asked for cannot be done; ``str(error)`` is one line that says why and what to change."""
+    """A request that cannot be met; ``str(error)`` is one line that says why and what to change."""
 
 
 class Diverged(WaveError):

@@ -1,8 +1,7 @@
-"""Templates and a target size to a model: templated for stage 2, plain timm as the product."""
+"""From templates and a size to a model: templated for stage 2, plain timm as the product."""
 
 from typing import Literal, get_args
 
-import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -10,6 +9,7 @@ from .bank import TemplateBank
 from .errors import WaveError
 from .family import size_of
 from .resampling import Resampling, resample
+from .seeding import exactly_seeded
 from .spec import TargetSpec
 from .storage import Templates
 from .vit import BANK, materialise, templated
@@ -25,35 +25,64 @@ def target_model(
     options: Resampling | None = None,
     seed: int = 0,
 ) -> VisionTransformer:
-    """A templated model of ``target`` with frozen templates, ready for stage 2.
+    """Create a templated model with frozen templates, ready for stage 2 (WAVE, section 3).
 
-    ``scalers="resample"`` reads scalers and small tensors off the auxiliary model by ``options`` (default: those that
-    stage 1 used); ``"random"`` draws both anew, as in the paper. Raises :class:`WaveError` for an impossible size.
+    Args:
+        templates: What stage 1 made.
+        target: The size.
+        scalers: ``resample`` reads scalers and small tensors off the auxiliary model (ours);
+            ``random`` draws both anew, as in the paper.
+        options: How they are read off; by default as stage 1 sampled sizes.
+        seed: For everything that is drawn.
+
+    Raises:
+        WaveError: The templates cannot build the size.
     """
     if scalers not in get_args(Scalers):
-        raise WaveError(f"scalers={scalers!r} is unknown; use one of {', '.join(get_args(Scalers))}")
+        choices = ", ".join(get_args(Scalers))
+        raise WaveError(f"scalers={scalers!r} is unknown; use one of {choices}")
+    spec = templates.spec
     full = templates.family.resolve(target)
-    templates.spec.check(templates.spec.shape(full))
-    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
-        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
-        model = templated(templates.family.create(full), TemplateBank(templates.spec, templates.bank))
+    spec.check(spec.shape(full))
+    with exactly_seeded(seed):
+        plain = templates.family.create(full)
+        model = templated(plain, TemplateBank(spec, templates.bank))
     if scalers == "resample":
-        state = resample(templates.state, templates.size, full, templates.spec, options or templates.options)
+        options = options or templates.options
+        state = resample(templates.state, templates.size, target=full, spec=spec, options=options)
         model.load_state_dict(state, strict=False)
     model.get_submodule(BANK).requires_grad_(False)
     return model
 
 
 def plain_model(templates: Templates, model: nn.Module) -> VisionTransformer:
-    """The plain timm model that computes what the templated ``model`` computes: the product, free of our code."""
+    """Return the plain timm model that computes what a templated one computes: the product.
+
+    Args:
+        templates: Those that ``model`` was made from.
+        model: A templated model, trained or not.
+    """
     plain = templates.family.create(size_of(model))
     plain.load_state_dict(materialise(model))
     return plain
 
 
-def initialise(templates: Templates, target: TargetSpec, options: Resampling | None = None) -> VisionTransformer:
-    """A plain timm model of any size with no training and no data: resample, then materialise.
+def initialise(
+    templates: Templates, target: TargetSpec, options: Resampling | None = None
+) -> VisionTransformer:
+    """Initialise a plain timm model of any size, with neither training nor data (ours).
 
-    >>> model = initialise(Templates.load("runs/digits/templates"), TargetSpec(96, 6))  # doctest: +SKIP
+    Args:
+        templates: What stage 1 made.
+        target: The size.
+        options: How it is read off the auxiliary model; by default as stage 1 sampled sizes.
+
+    Raises:
+        WaveError: The templates cannot build the size.
+
+    >>> templates = Templates.load("benchmarks/artifacts/fashion-mnist/templates")
+    >>> model = initialise(templates, TargetSpec(embed_dim=64, depth=4))
+    >>> type(model).__name__, model.embed_dim, len(model.blocks)
+    ('VisionTransformer', 64, 4)
     """
     return plain_model(templates, target_model(templates, target, options=options))

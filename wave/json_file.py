@@ -1,12 +1,12 @@
-"""JSON from a file that somebody else may have written: limits on size, depth and numbers, every refusal one line."""
+"""JSON from a file that somebody else may have written, with limits on size, depth and numbers."""
 
 import json
 import math
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from .errors import WaveError
+from .typed import json_values
 
 LARGEST_BYTES = 64 << 20
 DEEPEST = 64
@@ -20,16 +20,22 @@ class JsonError(WaveError):
 
 
 def read_json(path: Path) -> Any:
-    """What the file says. Raises :class:`JsonError` for JSON that is not valid or beyond the limits, OSError else."""
+    """Return what a file says.
+
+    Raises:
+        JsonError: It is not valid JSON, or beyond the limits.
+        OSError: It cannot be read.
+    """
     with path.open("rb") as file:
         content = file.read(LARGEST_BYTES + 1)
     return parse_json(content, path)
 
 
 def parse_json(content: bytes | str, where: object) -> Any:
-    """The same of text; ``where`` begins the message."""
+    """Return what a text says, as :func:`read_json`; ``where`` begins the message."""
     if len(content) > LARGEST_BYTES:
-        raise JsonError(f"{where}: more than {LARGEST_BYTES >> 20} MiB of JSON, which this program never writes")
+        size = f"more than {LARGEST_BYTES >> 20} MiB of JSON"
+        raise JsonError(f"{where}: {size}, which this program never writes")
     try:
         data = json.loads(content, parse_int=_integer, parse_float=_float, parse_constant=_constant)
     except RecursionError:
@@ -50,7 +56,8 @@ def _integer(text: str) -> int:
 def _float(text: str) -> float:
     value = float(text) if len(text) <= 8 * _DIGITS else math.inf
     if not math.isfinite(value):
-        raise ValueError(f"the number {text[:20]}{'...' if len(text) > 20 else ''} is beyond float64")
+        shown = f"{text[:20]}..." if len(text) > 20 else text
+        raise ValueError(f"the number {shown} is beyond float64")
     return value
 
 
@@ -59,17 +66,11 @@ def _constant(text: str) -> NoReturn:
 
 
 def _depth(data: object) -> int:
-    """How many tables and lists stand in one another, without recursion; at most one more than ``DEEPEST``."""
+    """How deep tables and lists are nested, at most ``DEEPEST`` and one; without recursion."""
     depth, level = 0, [data]
     while depth <= DEEPEST:
-        inside = [cast(object, v) for value in level for v in _values(value)]
+        inside = [inner for value in level for inner in json_values(value)]
         if not any(isinstance(value, dict | list) for value in level):
             break
         depth, level = depth + 1, inside
     return depth
-
-
-def _values(value: object) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return cast(dict[str, Any], value).values()
-    return cast(list[Any], value) if isinstance(value, list) else ()

@@ -1,4 +1,4 @@
-"""Recipe: the settings of one training (ancestor, stage 1 or stage 2), and the batch that all of them read."""
+"""Recipe: the settings of one training, and the batch that every training reads."""
 
 import math
 from dataclasses import dataclass, fields
@@ -9,10 +9,30 @@ from torch import Tensor
 from .errors import WaveError
 
 Precision = Literal["float32", "bfloat16"]
+_AT_LEAST_ONE = ("steps", "epochs", "batch_size", "log_every")
+_POSITIVE = ("lr", "tau")
+_NOT_NEGATIVE = (
+    "clip_grad",
+    "weight_decay",
+    "warmup_steps",
+    "min_lr",
+    "kl_weight",
+    "ce_weight",
+    "mixup",
+    "cutmix",
+    "template_lr_scale",
+    "scaler_lr_scale",
+)
 
 
 class Batch(NamedTuple):
-    """``images`` float32 (B, C, H, W), normalised; ``labels`` int64 (B,); teacher logits float32 (B, K) if cached."""
+    """Some images with their labels.
+
+    Args:
+        images: Normalised, float32 (B, C, H, W).
+        labels: int64 (B,).
+        teacher_logits: The teacher's logits for these images, float32 (B, K), if they are cached.
+    """
 
     images: Tensor
     labels: Tensor
@@ -21,10 +41,16 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one training runs: of the ancestor, of stage 1, or of a size in stage 2.
+    """The settings of one training: of the ancestor, of stage 1, or of a size in stage 2.
 
-    Raises :class:`WaveError` for impossible values. The loss is
-    ``kl_weight * tau^2 * KL(teacher || student at tau) + ce_weight * CE`` (WAVE, stage 1).
+    The loss is ``kl_weight * tau^2 * KL(teacher || student at tau) + ce_weight * CE`` (WAVE, stage
+    1; the temperature after Hinton et al., 2015). Its first term needs a teacher.
+
+    Raises:
+        WaveError: A value is impossible, or has no effect beside the others.
+
+    >>> Recipe(epochs=3, batch_size=100).total_steps(steps_per_epoch=50)
+    150
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -80,53 +106,71 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
-            raise WaveError(f"steps={self.steps} and epochs={self.epochs}: give exactly one of the two")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, str) and field.name != "precision":
-                raise WaveError(f"{field.name}={value!r} must be a number")
+            raise WaveError(
+                f"steps={self.steps} and epochs={self.epochs}: give exactly one of the two"
+            )
+        self._check_numbers()
+        self._check_loss()
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise WaveError(f"ema_decay={self.ema_decay} must be between 0 and 1")
+        if self.precision not in get_args(Precision):
+            choices = ", ".join(get_args(Precision))
+            raise WaveError(f"precision={self.precision!r} is unknown; use one of {choices}")
+        if self.min_lr > self.lr:
+            raise WaveError(
+                f"min_lr={self.min_lr} is greater than lr={self.lr}; it is what the rate falls to"
+            )
+
+    def _check_numbers(self) -> None:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in values.items():
+            if isinstance(value, str) and name != "precision":
+                raise WaveError(f"{name}={value!r} must be a number")
             if isinstance(value, float) and not math.isfinite(value):
-                raise WaveError(f"{field.name}={value} must be a finite number")
-        at_least_one = {
-            "steps": self.steps,
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "log_every": self.log_every,
-        }
-        for name, value in at_least_one.items():
-            if value is not None and value < 1:
-                raise WaveError(f"{name}={value} must be at least 1")
-        for name in ("lr", "tau"):
-            if not getattr(self, name) > 0:
-                raise WaveError(f"{name}={getattr(self, name)} must be greater than 0")
-        for name in (
-            *("clip_grad", "weight_decay", "warmup_steps", "min_lr", "kl_weight", "ce_weight", "mixup", "cutmix"),
-            *("template_lr_scale", "scaler_lr_scale"),
-        ):
-            if not getattr(self, name) >= 0:
-                raise WaveError(f"{name}={getattr(self, name)} must not be negative")
+                raise WaveError(f"{name}={value} must be a finite number")
+        for name in _AT_LEAST_ONE:
+            if values[name] is not None and values[name] < 1:
+                raise WaveError(f"{name}={values[name]} must be at least 1")
+        for name in _POSITIVE:
+            if not values[name] > 0:
+                raise WaveError(f"{name}={values[name]} must be greater than 0")
+        for name in _NOT_NEGATIVE:
+            if not values[name] >= 0:
+                raise WaveError(f"{name}={values[name]} must not be negative")
+
+    def _check_loss(self) -> None:
         if self.kl_weight == 0 and self.ce_weight == 0:
             raise WaveError("kl_weight=0 and ce_weight=0 leave no loss; set one of them to 1")
         if self.kl_weight == 0 and self.tau != 1:
             raise WaveError(f"tau={self.tau} has no effect with kl_weight=0; leave it out")
         if self.ce_weight == 0 and self.label_smoothing:
-            raise WaveError(f"label_smoothing={self.label_smoothing} has no effect with ce_weight=0; leave it out")
+            raise WaveError(
+                f"label_smoothing={self.label_smoothing} has no effect with ce_weight=0; "
+                "leave it out"
+            )
         if not 0 <= self.label_smoothing < 1:
             raise WaveError(f"label_smoothing={self.label_smoothing} must be in [0, 1)")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise WaveError(f"ema_decay={self.ema_decay} must be between 0 and 1")
-        if self.precision not in get_args(Precision):
-            raise WaveError(f"precision={self.precision!r} is unknown; use one of {', '.join(get_args(Precision))}")
-        if self.min_lr > self.lr:
-            raise WaveError(f"min_lr={self.min_lr} is greater than lr={self.lr}; it is what the rate falls to")
 
     def num_images(self, rows: int) -> int:
-        """Images that the whole training reads from a set of ``rows``; raises what :meth:`total_steps` does."""
-        return self.total_steps(-(-rows // self.batch_size)) * self.batch_size
+        """Return how many images the whole training reads from a set of ``rows``.
+
+        Raises:
+            WaveError: As :meth:`total_steps`.
+        """
+        steps_per_epoch = -(-rows // self.batch_size)
+        return self.total_steps(steps_per_epoch) * self.batch_size
 
     def total_steps(self, steps_per_epoch: int) -> int:
-        """Optimiser steps of the whole training; raises :class:`WaveError` if the warm-up does not end before it."""
-        total = self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
+        """Return the number of optimiser steps of the whole training.
+
+        Raises:
+            WaveError: The warm-up does not end before the training.
+        """
+        total = self.steps
+        if total is None:
+            total = (self.epochs or 0) * steps_per_epoch
         if self.warmup_steps >= total:
-            raise WaveError(f"warmup_steps={self.warmup_steps} must be smaller than all {total} steps")
+            raise WaveError(
+                f"warmup_steps={self.warmup_steps} must be smaller than all {total} steps"
+            )
         return total

@@ -1,4 +1,4 @@
-"""Random numbers from a seed, without touching the global generator of the caller."""
+"""Random numbers from a seed, without touching the caller's generator."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -6,15 +6,29 @@ from contextlib import contextmanager
 import torch
 
 SALT = 0x5EED
-"""Without it a classifier drawn with the seed of the ancestor's training would be the one that the ancestor started
-from, which its trained features still fit."""
+"""Keeps a drawn classifier from being the one that the ancestor started from, which its trained
+features still fit, when both are drawn with the same seed."""
 
 
 @contextmanager
 def seeded(seed: int) -> Generator[None]:
-    """torch's random numbers on the CPU depend on ``seed`` alone inside, and go on outside as if nothing happened."""
+    """Draw torch's random numbers on the CPU from ``seed`` inside, with the state restored after.
+
+    >>> with seeded(1):
+    ...     first = torch.rand(2)
+    >>> with seeded(1):
+    ...     print(torch.equal(torch.rand(2), first))
+    True
+    """
+    with exactly_seeded(seed * 1_000_003 + SALT):
+        yield
+
+
+@contextmanager
+def exactly_seeded(seed: int) -> Generator[None]:
+    """:func:`seeded` with the numbers that ``torch.manual_seed(seed)`` gives."""
     before = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed * 1_000_003 + SALT)
+    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Tensors from a file that somebody else may have written: named before they are read, refused by name."""
+"""Tensors from a file that somebody else may have written: named before they are read."""
 
 import struct
 import warnings
@@ -30,7 +30,7 @@ UNREADABLE = (
     struct.error,
     zipfile.BadZipFile,
 )
-"""What safetensors, torch and zipfile raise for a file that is none of theirs or says something impossible."""
+"""What safetensors, torch and zipfile raise for a file that is none of theirs, or is impossible."""
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -46,9 +46,10 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_safetensors(path: Path, wanted: Shapes, advice: str) -> dict[str, Tensor]:
-    """Exactly the tensors ``wanted``, in float32; anything else in the file is refused before a value is read.
+    """Return exactly the tensors ``wanted``, in float32; nothing is read of a file with others.
 
-    Raises :class:`WaveError` as :func:`check_shapes` and :func:`weights`, :data:`UNREADABLE` for what is no such file.
+    Raises :class:`WaveError` as :func:`check_shapes` and :func:`weights`, and :data:`UNREADABLE`
+    for what is no such file.
     """
     check_shapes(path, shapes_in(path), wanted, advice)
     with opened(path) as file:
@@ -56,21 +57,22 @@ def read_safetensors(path: Path, wanted: Shapes, advice: str) -> dict[str, Tenso
 
 
 def check_shapes(path: Path, found: Shapes, wanted: Shapes, advice: str) -> None:
-    """Raise :class:`WaveError` with the first tensor that is missing, too many or of another shape."""
+    """Raise :class:`WaveError` with the first tensor that is missing, extra or misshapen."""
     for name in [*wanted, *found]:
         if name not in found:
             raise WaveError(f"{path}: tensor {name} is missing; {advice}")
         if name not in wanted:
             raise WaveError(f"{path}: tensor {name} has no place in the model; {advice}")
         if found[name] != wanted[name]:
-            raise WaveError(f"{path}: tensor {name} has shape {found[name]}, the model's is {wanted[name]}; {advice}")
+            shapes = f"has shape {found[name]}, the model's is {wanted[name]}"
+            raise WaveError(f"{path}: tensor {name} {shapes}; {advice}")
 
 
 def read_torch(path: Path, device: Any = "cpu") -> Any:
-    """What a file of torch holds, tensors and plain types alone: no code is run.
+    """Return what a file of torch holds, tensors and plain types alone: no code is run.
 
-    Raises pickle.UnpicklingError where it holds more, :class:`WaveError` where it unpacks to more than the file has,
-    :data:`UNREADABLE` for what is no such file.
+    Raises pickle.UnpicklingError where it holds more, :class:`WaveError` where it unpacks to more
+    than the file has, :data:`UNREADABLE` for what is no such file.
     """
     if zipfile.is_zipfile(path):
         size = path.stat().st_size
@@ -78,14 +80,16 @@ def read_torch(path: Path, device: Any = "cpu") -> Any:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > size:  # torch stores without compression
             raise WaveError(
-                f"{path}: {size} bytes that unpack to {unpacked}; save it with torch.save, which does not compress"
+                f"{path}: {size} bytes that unpack to {unpacked}; "
+                "save it with torch.save, which does not compress"
             )
-    with warnings.catch_warnings(action="ignore"):  # about the pickle's protocol, and that nested tensors are new
+    # Of the pickle's protocol, and that nested tensors are new.
+    with warnings.catch_warnings(action="ignore"):
         return torch.load(path, map_location=device, weights_only=True)
 
 
 def weights(path: Path, name: str, tensor: Tensor) -> Tensor:
-    """A dense, finite tensor of floats, in float32. Raises :class:`WaveError` that names it and what it is."""
+    """Return a dense, finite tensor of floats in float32; anything else is a :class:`WaveError`."""
     check_dense(path, name, tensor)
     values = tensor.detach().float()
     if not bool(values.isfinite().all()):
@@ -106,9 +110,8 @@ def _kind(tensor: Tensor) -> str:
     if tensor.is_quantized:
         return f"quantised ({str(tensor.dtype).removeprefix('torch.')})"
     if not tensor.is_floating_point():
-        return (
-            f"{'complex' if tensor.is_complex() else 'of whole numbers'} ({str(tensor.dtype).removeprefix('torch.')})"
-        )
+        what = "complex" if tensor.is_complex() else "of whole numbers"
+        return f"{what} ({str(tensor.dtype).removeprefix('torch.')})"
     return ""
 
 
@@ -118,13 +121,20 @@ def check_dense(path: Path, name: str, tensor: Tensor) -> None:
         raise WaveError(f"{path}: tensor {name} is {kind}; save it as a dense tensor of floats")
 
 
-def check_layers(path: Path, found: Shapes, prefix: str, depth: int | None, width: int | None) -> None:
-    """Raise :class:`WaveError` unless a file holds as many layers of that width as a description beside it says; None:
-    it does not say. What is only described costs a line to write down, and seconds a hundred layers to build."""
-    norms = [shape for name, shape in found.items() if name.startswith(prefix) and name.endswith(".norm1.weight")]
+def check_layers(
+    path: Path, found: Shapes, prefix: str, depth: int | None, width: int | None
+) -> None:
+    """Raise :class:`WaveError` unless a file holds the layers that a description beside it says.
+
+    None where it does not say. What is only described costs a line to write, and seconds a hundred
+    layers to build.
+    """
+    own = [name for name in found if name.startswith(prefix)]
+    norms = [found[name] for name in own if name.endswith(".norm1.weight")]
     widths = sorted({shape[0] for shape in norms if shape})
     if depth not in (None, len(norms)):
-        raise WaveError(f"{path}: holds {len(norms)} layers; the description beside it says {depth}")
+        has = f"{len(norms)} layers"
+        raise WaveError(f"{path}: holds {has}; the description beside it says {depth}")
     if width is not None and norms and widths != [width]:
-        has = " and ".join(map(str, widths))
-        raise WaveError(f"{path}: holds layers of {has} channels; the description beside it says {width}")
+        has = f"layers of {' and '.join(map(str, widths))} channels"
+        raise WaveError(f"{path}: holds {has}; the description beside it says {width}")

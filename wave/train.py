@@ -1,88 +1,56 @@
-"""The losses and the training loop, as a generator of metrics: ancestor, stage 1 and stage 2 all run through it."""
+"""Trainer: one training as a generator of metrics; the ancestor and both stages run through it."""
 
-import time
+import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypedDict, cast
+from typing import Any
 
 import numpy as np
 import torch
 from timm.data.mixup import Mixup
-from timm.optim._param_groups import param_groups_weight_decay  # pyright: ignore[reportUnknownVariableType]
-from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .errors import Diverged, WaveError
-from .recipe import Batch, Precision, Recipe
+from .losses import distillation_loss
+from .optimiser import cosine_schedule, parameter_groups
+from .progress import Metrics, Progress
+from .recipe import Batch, Recipe
 from .spec import TargetSpec
 from .teacher import Teacher
+from .typed import averaged, enable_checkpointing, mixed
 
-__all__ = ["Batch", "Metrics", "Precision", "Recipe", "Trainer", "distillation_loss"]
-
-
-NO_DECAY = ("*pos_embed", "*cls_token", "*reg_token", "*dist_token")
-
-
-class Metrics(TypedDict):
-    """One line of progress: the step just done, mean loss since the last line, rate, speed, seconds still to go."""
-
-    step: int
-    steps: int
-    loss: float
-    lr: float
-    images_per_second: float
-    seconds_left: float
-
-
-def distillation_loss(
-    logits: Tensor, target: Tensor, teacher: Tensor | None, recipe: Recipe, share: float | None = None
-) -> Tensor:
-    """``kl_weight * tau^2 * KL(softmax(teacher/tau) || softmax(logits/tau)) + ce_weight * CE(logits, target)``.
-
-    ``logits`` and ``teacher`` (B, K); ``target`` labels (B,) or probabilities (B, K). WAVE, stage 1. With
-    ``share``, from 0 to 1, the second term is multiplied by it and the first by the rest (teacher annealing, Clark et
-    al., ACL 2019).
-    """
-    loss = logits.new_zeros((), dtype=torch.float32)
-    logits = logits.float()
-    kl_share, ce_share = (1.0, 1.0) if share is None else (1 - share, share)
-    if recipe.ce_weight * ce_share:
-        entropy = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
-        loss = loss + recipe.ce_weight * ce_share * entropy
-    if recipe.kl_weight and teacher is not None:
-        student, wanted = (F.log_softmax(z.float() / recipe.tau, dim=1) for z in (logits, teacher))
-        divergence = F.kl_div(student, wanted, log_target=True, reduction="batchmean")
-        loss = loss + recipe.kl_weight * kl_share * recipe.tau**2 * divergence
-    return loss
-
-
-def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """timm's two weight-decay groups, split further by the learning-rate scale of templates and scalers."""
-    groups: list[dict[str, Any]] = []
-    names = {id(p): n for n, p in model.named_parameters()}
-    decay = cast(Any, param_groups_weight_decay)(model, recipe.weight_decay, no_weight_decay_list=NO_DECAY)
-    for group in cast(list[dict[str, Any]], decay):
-        by_scale: dict[float, list[nn.Parameter]] = {}
-        for p in group["params"]:
-            name = names[id(p)]
-            scale = recipe.scaler_lr_scale if name.endswith(".scalers") else 1.0
-            scale = recipe.template_lr_scale if "templates." in name else scale
-            by_scale.setdefault(scale, []).append(p)
-        # timm's scheduler multiplies every rate of the schedule, warm-up and floor too, by a group's lr_scale.
-        groups += [{**group, "params": ps, "lr_scale": s} for s, ps in by_scale.items() if s > 0]
-    return groups
+Batches = Callable[[int], Iterator[Batch]]
+"""``batches(step)`` iterates over training batches from that step on."""
 
 
 class Trainer:
-    """One training: ``for metrics in trainer.run(batches): ...``, to be saved and resumed with its state dict.
+    """One training: ``for metrics in trainer.run(batches): ...``.
 
-    ``model`` gives logits, or a list of logits when called with ``sampler``'s sizes
-    (:class:`wave.multisize.MultiSize`); it may be wrapped in DDP. ``batches(step)`` iterates over batches from that
-    step on. ``teacher`` gives logits for the same images unless batches carry them; with a ``feature_weight`` its
-    features too, and their distance from those of the model, a MultiSize, is added to the loss by this weight. With
-    ``annealing`` step s of S has s/S of the labels' loss and the rest of the teacher's, s from 0. Raises
-    :class:`Diverged` at the first report of a loss that is not finite.
+    Its state dict saves it; it resumes bit for bit.
+
+    Args:
+        model: Gives logits (B, K), or a list of them when called with the sampler's sizes
+            (:class:`wave.MultiSize`). It may be wrapped in DDP.
+        recipe: The settings.
+        steps: All steps of the training (:meth:`Recipe.total_steps`).
+        teacher: Gives logits for the same images, unless batches carry them.
+        sampler: The further sizes of each step (:class:`wave.SizeSampler`).
+        feature_weight: Weight of the distance between the features of ``model``, a MultiSize, and
+            those of ``teacher``, a :class:`wave.Teacher`; 0 for none.
+        annealing: Whether step s of S, counted from 0, has s/S of the labels' loss and the rest of
+            the teacher's (teacher annealing, Clark et al., ACL 2019).
+        num_classes: K; needed for mixup and cutmix.
+        seed: For mixup and cutmix.
+        device: Where the model is, and batches are brought to.
+
+    Raises:
+        WaveError: ``annealing`` with a recipe that has only one of the two losses.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> batch = Batch(torch.randn(8, 1, 2, 2), torch.randint(2, (8,)))
+    >>> trainer = Trainer(model, Recipe(steps=3, batch_size=8, log_every=1), steps=3)
+    >>> [metrics["step"] for metrics in trainer.run(lambda step: iter([batch] * 3))]
+    [1, 2, 3]
     """
 
     def __init__(
@@ -99,111 +67,174 @@ class Trainer:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.model, self.recipe, self.steps, self.teacher = model, recipe, steps, teacher
-        self.feature_weight, self.annealing = feature_weight, annealing
-        self.sampler, self.seed, self.device, self.step = sampler, seed, torch.device(device), 0
+        self.model = model
         self.inner: nn.Module = getattr(model, "module", model)
+        self.recipe = recipe
+        self.steps = steps
+        self.step = 0
+        self.teacher = teacher
+        self.sampler = sampler
+        self.feature_weight = feature_weight
+        self.annealing = annealing
+        self.seed = seed
+        self.device = torch.device(device)
         if annealing and not (recipe.kl_weight and recipe.ce_weight):
-            given = f"kl_weight={recipe.kl_weight:g} and ce_weight={recipe.ce_weight:g}"
-            raise WaveError(f"annealing goes from a teacher to the labels; the recipe has {given}; give both a weight")
+            raise WaveError(
+                "annealing goes from a teacher to the labels; the recipe has "
+                f"kl_weight={recipe.kl_weight:g} and ce_weight={recipe.ce_weight:g}; "
+                "give both a weight"
+            )
         if recipe.checkpoint_activations:
-            cast(Any, self.inner).set_grad_checkpointing(True)
+            enable_checkpointing(self.inner)
         if recipe.compile:
             for module in self.inner.modules():
                 if type(module).__name__ == "Block":
                     module.compile()  # pyright: ignore[reportUnknownMemberType]
         self.optimizer = torch.optim.AdamW(parameter_groups(self.inner, recipe), lr=recipe.lr)
-        self.scheduler = CosineLRScheduler(
-            self.optimizer,
-            t_initial=steps,
-            lr_min=recipe.min_lr,
-            warmup_t=recipe.warmup_steps,
-            warmup_lr_init=recipe.min_lr if recipe.warmup_steps else 0,
-            warmup_prefix=False,
-            t_in_epochs=False,
-        )
-        self.ema = ModelEmaV3(self.inner, recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
-        self.mixup = None
+        self.scheduler = cosine_schedule(self.optimizer, recipe, steps=steps)
+        self.ema: ModelEmaV3 | None = None
+        if recipe.ema_decay:
+            self.ema = ModelEmaV3(self.inner, recipe.ema_decay, use_warmup=True)
+        self.mixup: Mixup | None = None
         if recipe.mixup or recipe.cutmix:
-            # Labels are smoothed once, by the loss.
-            self.mixup = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=0.0, num_classes=num_classes)
+            # Without smoothing here: the loss smooths labels, and once is enough.
+            self.mixup = Mixup(
+                recipe.mixup, recipe.cutmix, label_smoothing=0.0, num_classes=num_classes
+            )
 
     @property
     def result(self) -> nn.Module:
         """The model to evaluate and keep: the moving average where there is one."""
-        return cast(nn.Module, self.ema.module) if self.ema is not None else self.inner
+        return self.inner if self.ema is None else averaged(self.ema)
 
-    def _loss(self, batch: Batch) -> Tensor:
-        images, labels = (t.to(self.device, non_blocking=True) for t in batch[:2])
-        cached = batch.teacher_logits
-        if self.mixup is not None:
-            if cached is not None:
-                raise WaveError("mixup and cutmix change the images: cached teacher logits do not fit; switch one off")
-            np.random.seed((self.seed * 1_000_003 + self.step) % 2**32)  # noqa: NPY002 (what timm's Mixup draws from)
-            if len(images) % 2:
-                raise WaveError(
-                    f"mixup and cutmix mix pairs, and a batch here has {len(images)} images; give an even one"
-                )
-            # A copy: timm mixes in place, and on the CPU these are the loader's own images.
-            images, labels = cast(Any, self.mixup)(images.clone(), labels)
-        sizes, apart = self.sampler(self.step) if self.sampler else (), None
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            teacher = cached.to(self.device) if cached is not None else None
-            if self.feature_weight:
-                features = cast(Teacher, self.teacher).features(images)
-                teacher = features.logits
-                outputs, apart = self.model(images, sizes, features)
-            else:
-                if teacher is None and self.teacher is not None and self.recipe.kl_weight:
-                    teacher = self.teacher(images)
-                outputs = self.model(images, sizes) if self.sampler else self.model(images)
-        if self.annealing and teacher is None:
-            raise WaveError("annealing goes from a teacher to the labels: give a teacher, or batches with its logits")
-        outputs = [outputs] if isinstance(outputs, Tensor) else outputs
-        share = self.step / self.steps if self.annealing else None
-        losses = [distillation_loss(z, labels, teacher, self.recipe, share) for z in outputs]
-        loss = torch.stack(losses).mean()
-        return loss if apart is None else loss + self.feature_weight * (1 - (share or 0)) * apart
+    def run(self, batches: Batches, until: int | None = None) -> Iterator[Metrics]:
+        """Train from the current step on.
 
-    def run(self, batches: Callable[[int], Iterator[Batch]], until: int | None = None) -> Iterator[Metrics]:
-        """Train from the current step to ``until`` (default: the end), yielding every ``log_every`` steps and last."""
+        Args:
+            batches: ``batches(step)`` iterates over batches from that step on.
+            until: The step to stop at; by default the last.
+
+        Yields:
+            Metrics every ``recipe.log_every`` steps, and at the end.
+
+        Raises:
+            Diverged: At the first report, if the loss is not finite.
+        """
         until = min(until or self.steps, self.steps)
         self.model.train()
-        total, count, images, start = torch.zeros((), device=self.device), 0, 0, time.perf_counter()
         stream = batches(self.step) if self.step < until else iter(())
+        progress = Progress(self.device)
         while self.step < until:
             batch = next(stream)
-            self.scheduler.step_update(self.step + 1 if self.recipe.warmup_steps else self.step)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = self._loss(batch)
-            loss.backward()  # pyright: ignore[reportUnknownMemberType]
-            if self.recipe.clip_grad:
-                nn.utils.clip_grad_norm_(self.inner.parameters(), self.recipe.clip_grad)
-            self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
-            self.step += 1
-            if self.ema is not None:
-                self.ema.update(self.inner, self.step)  # pyright: ignore[reportUnknownMemberType]
-            total, count, images = total + loss.detach(), count + 1, images + len(batch.images)
+            loss = self._train(batch)
+            progress.add(loss, images=len(batch.images))
             if self.step % self.recipe.log_every == 0 or self.step == until:
-                mean, seconds = float(total) / count, time.perf_counter() - start
-                if not np.isfinite(mean):
-                    raise Diverged(
-                        f"the loss is {mean} at step {self.step}; lower lr={self.recipe.lr} or raise warmup_steps"
-                    )
-                yield Metrics(
-                    step=self.step,
-                    steps=self.steps,
-                    loss=mean,
-                    lr=float(self.optimizer.param_groups[0]["lr"]),
-                    images_per_second=images / seconds,
-                    seconds_left=(self.steps - self.step) * seconds / count,
-                )
-                total, count, images, start = torch.zeros((), device=self.device), 0, 0, time.perf_counter()
+                yield self._metrics(progress)
+                progress = Progress(self.device)
+
+    def _metrics(self, progress: Progress) -> Metrics:
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        metrics = progress.metrics(self.step, self.steps, lr=lr)
+        if not math.isfinite(metrics["loss"]):
+            raise Diverged(
+                f"the loss is {metrics['loss']} at step {self.step}; lower lr={self.recipe.lr} "
+                "or raise warmup_steps"
+            )
+        return metrics
+
+    def _train(self, batch: Batch) -> Tensor:
+        """One step of the optimiser."""
+        # A warm-up is counted from 1: it starts at min_lr, and step 0 would train with just that.
+        self.scheduler.step_update(self.step + 1 if self.recipe.warmup_steps else self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._loss(batch)
+        loss.backward()  # pyright: ignore[reportUnknownMemberType]
+        if self.recipe.clip_grad:
+            nn.utils.clip_grad_norm_(self.inner.parameters(), self.recipe.clip_grad)
+        self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+        self.step += 1
+        if self.ema is not None:
+            self.ema.update(self.inner, self.step)  # pyright: ignore[reportUnknownMemberType]
+        return loss.detach()
+
+    def _loss(self, batch: Batch) -> Tensor:
+        images = batch.images.to(self.device, non_blocking=True)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        cached = batch.teacher_logits
+        if self.mixup is not None:
+            images, labels = self._mixed(self.mixup, images, labels=labels, cached=cached)
+        sizes = self.sampler(self.step) if self.sampler else ()
+        bfloat16 = self.recipe.precision == "bfloat16"
+        apart = None
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+            if self.feature_weight:
+                teacher, outputs, apart = self._with_features(images, sizes)
+            else:
+                teacher = self._teacher_logits(images, cached)
+                outputs = self.model(images, sizes) if self.sampler else self.model(images)
+        if self.annealing and teacher is None:
+            raise WaveError(
+                "annealing goes from a teacher to the labels: "
+                "give a teacher, or batches with its logits"
+            )
+        outputs = [outputs] if isinstance(outputs, Tensor) else outputs
+        share = self.step / self.steps if self.annealing else None
+        losses = [
+            distillation_loss(logits, labels, teacher=teacher, recipe=self.recipe, share=share)
+            for logits in outputs
+        ]
+        loss = torch.stack(losses).mean()
+        if apart is None:
+            return loss
+        # Features are the teacher's side of the loss, so they anneal with it.
+        return loss + self.feature_weight * (1 - (share or 0)) * apart
+
+    def _with_features(
+        self, images: Tensor, sizes: Sequence[TargetSpec]
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Logits of teacher and student from one forward each, and their features' distance."""
+        if not isinstance(self.teacher, Teacher):
+            raise TypeError(f"features need a Teacher, not {type(self.teacher).__name__}")
+        features = self.teacher.features(images)
+        outputs, apart = self.model(images, sizes, features)
+        return features.logits, outputs, apart
+
+    def _teacher_logits(self, images: Tensor, cached: Tensor | None) -> Tensor | None:
+        if cached is not None:
+            return cached.to(self.device)
+        if self.teacher is None or not self.recipe.kl_weight:
+            return None
+        return self.teacher(images)
+
+    def _mixed(
+        self, mixup: Mixup, images: Tensor, labels: Tensor, cached: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Images mixed in pairs, and their labels as probabilities."""
+        if cached is not None:
+            raise WaveError(
+                "mixup and cutmix change the images: cached teacher logits do not fit; "
+                "switch one off"
+            )
+        if len(images) % 2:
+            raise WaveError(
+                f"mixup and cutmix mix pairs, and a batch here has {len(images)} images; "
+                "give an even one"
+            )
+        # timm's Mixup draws from numpy's global generator: seeded by step, a resume draws alike.
+        np.random.seed((self.seed * 1_000_003 + self.step) % 2**32)  # noqa: NPY002
+        # A copy: timm mixes in place, and on the CPU these are the loader's own images.
+        return mixed(mixup, images.clone(), labels=labels)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resume needs, tensors and plain types only (``torch.load(weights_only=True)`` reads it)."""
-        state = {"step": self.step, "model": self.inner.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return state if self.ema is None else {**state, "ema": self.result.state_dict()}
+        """Return all that a resume needs, for ``torch.load(weights_only=True)`` to read."""
+        state = {
+            "step": self.step,
+            "model": self.inner.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        if self.ema is not None:
+            state["ema"] = self.result.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a :meth:`state_dict` of the same training."""

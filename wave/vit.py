@@ -1,7 +1,10 @@
-"""Which of timm's ViTs are supported, templated() and materialise(); only canonical.py knows their modules too."""
+"""Which of timm's Vision Transformers are supported, and how one becomes templated and plain again.
+
+Besides this file, only ``typed``, ``canonical_form``, ``importance`` and ``reordering`` know what
+timm calls its modules.
+"""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
 
 import torch
 from timm.layers.attention import Attention
@@ -15,69 +18,97 @@ from .bank import TemplateBank
 from .errors import WaveError
 from .linear import TemplatedLinear
 from .shape import Axis, Shape
-from .spec import KINDS, Kind, TemplateSpec
+from .spec import KINDS, Kind
+from .typed import as_vit, attention_of, bias_of, blocks_of, mlp_of, patch_embedding_of
 
-PATHS: Mapping[Kind, tuple[str, str]] = {k: ("attn" if k in ("qkv", "proj") else "mlp", k) for k in KINDS}
+PATHS: Mapping[Kind, tuple[str, str]] = {
+    "qkv": ("attn", "qkv"),
+    "proj": ("attn", "proj"),
+    "fc1": ("mlp", "fc1"),
+    "fc2": ("mlp", "fc2"),
+}
+"""The module of a block that holds each kind, and its name there."""
 HEADS = ("head", "head_dist")
+TOKENS = ("cls_token", "reg_token", "dist_token", "pos_embed")
 POOLINGS = ("token", "avg", "max", "avgmax")
 BANK = "templates"
 
 
 def check_supported(model: nn.Module) -> VisionTransformer:
-    """``model`` itself if templates can build it, else :class:`WaveError` that names what stands in the way.
+    """Return ``model`` itself if templates can build it.
 
-    Supported are timm's ``VisionTransformer`` and ``VisionTransformerDistilled`` with plain blocks: class,
-    distillation and register tokens, layer scale, qk norm, and token, average or maximum pooling.
+    Supported are timm's ``VisionTransformer`` and ``VisionTransformerDistilled`` with plain blocks:
+    class, distillation and register tokens, layer scale, qk norm, and token, average or maximum
+    pooling.
+
+    Raises:
+        WaveError: They cannot; the message names what stands in the way.
+
+    >>> import timm
+    >>> check_supported(timm.create_model("resnet18"))
+    Traceback (most recent call last):
+    wave.errors.WaveError: ResNet is not supported: ...
     """
     name = type(model).__name__
+    # By identity: a subclass may compute something else from the same modules.
     if type(model) not in (VisionTransformer, VisionTransformerDistilled):
         raise WaveError(
-            f"{name} is not supported: templates need timm's VisionTransformer (vit_*, deit_*), without windows, "
-            "convolutions or rotary embeddings; try vit_base_patch16_224"
+            f"{name} is not supported: templates need timm's VisionTransformer (vit_*, deit_*), "
+            "without windows, convolutions or rotary embeddings; try vit_base_patch16_224"
         )
-    vit = cast(VisionTransformer, model)
-    parts: list[tuple[str, nn.Module, type[nn.Module]]] = [
-        ("patch_embed", vit.get_submodule("patch_embed"), PatchEmbed)
-    ]
-    for i, block in enumerate(blocks_of(vit)):
-        parts.append((f"blocks.{i}", block, Block))
-        if type(block) is Block:
-            parts += [(f"blocks.{i}.attn", block.attn, Attention), (f"blocks.{i}.mlp", block.mlp, Mlp)]
-    for where, part, wanted in parts:
+    vit = as_vit(model)
+    for where, part, wanted in _parts(vit):
         if type(part) is not wanted:
-            raise WaveError(f"{name}.{where} is {type(part).__name__}; only timm's {wanted.__name__} is supported")
+            raise WaveError(
+                f"{name}.{where} is {type(part).__name__}; only timm's {wanted.__name__} "
+                "is supported"
+            )
     if vit.attn_pool is not None or vit.global_pool not in POOLINGS:
-        raise WaveError(f"{name} has global_pool={vit.global_pool!r}; supported are {', '.join(POOLINGS)}")
-    if any(getattr(block.attn, "gate", None) is not None for block in blocks_of(vit)):
+        raise WaveError(
+            f"{name} has global_pool={vit.global_pool!r}; supported are {', '.join(POOLINGS)}"
+        )
+    if any(attention_of(block).gate is not None for block in blocks_of(vit)):
         raise WaveError(f"{name} has gated attention, which is not supported")
     return vit
 
 
-def blocks_of(model: nn.Module) -> list[Block]:
-    """The transformer blocks, with the type that timm's ``Sequential`` hides."""
-    return cast(list[Block], list(cast(VisionTransformer, model).blocks))
+def _parts(model: VisionTransformer) -> Iterator[tuple[str, nn.Module, type[nn.Module]]]:
+    """Every part of a model that must be of one class: where it is, the part, and the class."""
+    yield "patch_embed", model.get_submodule("patch_embed"), PatchEmbed
+    for i, block in enumerate(blocks_of(model)):
+        yield f"blocks.{i}", block, Block
+        yield f"blocks.{i}.attn", block.attn, Attention
+        yield f"blocks.{i}.mlp", block.mlp, Mlp
 
 
 def head_dim_of(model: nn.Module) -> int:
-    """Channels of one attention head."""
-    return cast(int, blocks_of(model)[0].attn.head_dim)
+    """Return the channels of one attention head."""
+    return attention_of(blocks_of(model)[0]).head_dim
 
 
 def shape_of(model: nn.Module) -> Shape:
-    """The lengths of the axes of a plain or templated model."""
-    block = cast(Any, blocks_of(model)[0])
-    embed = cast(VisionTransformer, model).embed_dim
-    return Shape(embed, block.attn.num_heads, block.attn.head_dim, block.mlp.fc1.out_features)
+    """Return the lengths of the axes of a plain or templated model."""
+    block = blocks_of(model)[0]
+    attention = attention_of(block)
+    return Shape(
+        embed=as_vit(model).embed_dim,
+        heads=attention.num_heads,
+        head_dim=attention.head_dim,
+        hidden=mlp_of(block).fc1.out_features,
+    )
 
 
 def images_of(model: nn.Module) -> tuple[tuple[int, int], tuple[int, int], int]:
-    """Height and width of the images, height and width of the patches, and the number of channels."""
-    patches = cast(Any, model.get_submodule("patch_embed"))
+    """Return (height, width) of the images, (height, width) of the patches, and channels.
+
+    Height and width of the images are 0 in a model that reads images of any size.
+    """
+    patches = patch_embedding_of(model)
     return patches.img_size or (0, 0), patches.patch_size, patches.proj.in_channels
 
 
 def linears(model: nn.Module) -> Iterator[tuple[int, Kind, nn.Module, str]]:
-    """The four linear layers of every block: layer index, kind, the module that holds it, and its name there."""
+    """Yield the four linear layers of every block: index, kind, holding module, name there."""
     for i, block in enumerate(blocks_of(model)):
         for kind in KINDS:
             holder, name = PATHS[kind]
@@ -85,19 +116,27 @@ def linears(model: nn.Module) -> Iterator[tuple[int, Kind, nn.Module, str]]:
 
 
 def templated(model: nn.Module, bank: TemplateBank) -> VisionTransformer:
-    """``model``, changed in place: its four matrices a block become :class:`TemplatedLinear` layers of ``bank``.
+    """Turn the four matrices of every block into :class:`TemplatedLinear` layers, in place.
 
-    The bank is registered as ``model.templates``. Scalers start random. Raises :class:`WaveError` when the model or
-    its shape is not supported; the model is then unchanged.
+    Args:
+        model: A plain timm model.
+        bank: The templates, registered as ``model.templates``.
+
+    Returns:
+        ``model``, with random scalers and its own biases.
+
+    Raises:
+        WaveError: The model or its shape is not supported; the model is then unchanged.
     """
     vit = check_supported(model)
     shape = shape_of(vit)
     bank.spec.check(shape)
     layers: list[tuple[nn.Module, str, TemplatedLinear]] = []
     for _, kind, holder, name in linears(vit):
-        dense = cast(nn.Linear, getattr(holder, name))
-        bias = cast(nn.Parameter | None, dense.bias)
-        layer = TemplatedLinear(bank, kind, shape, bias is not None, str(dense.weight.device))
+        dense: nn.Linear = getattr(holder, name)
+        bias = bias_of(dense)
+        device = str(dense.weight.device)
+        layer = TemplatedLinear(bank, kind, shape=shape, bias=bias is not None, device=device)
         layer.bias = bias
         layers.append((holder, name, layer))
     for holder, name, layer in layers:
@@ -106,38 +145,65 @@ def templated(model: nn.Module, bank: TemplateBank) -> VisionTransformer:
     return vit
 
 
+def bank_of(model: nn.Module) -> TemplateBank:
+    """Return the templates of a templated model."""
+    bank = model.get_submodule(BANK)
+    if not isinstance(bank, TemplateBank):
+        raise TypeError(f"{type(model).__name__}.{BANK} is {type(bank).__name__}")
+    return bank
+
+
 @torch.no_grad()
 def materialise(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the plain timm model that computes what the templated ``model`` computes."""
-    layers = {f"blocks.{i}.{PATHS[k][0]}.{PATHS[k][1]}": getattr(holder, name) for i, k, holder, name in linears(model)}
+    """Return the state dict of the plain timm model that computes what a templated one computes."""
     state = {k: v for k, v in own_state(model).items() if not k.endswith(".scalers")}
-    state |= {f"{name}.weight": layer.weight for name, layer in layers.items()}
+    for i, kind, holder, name in linears(model):
+        layer: TemplatedLinear = getattr(holder, name)
+        state[f"blocks.{i}.{PATHS[kind][0]}.{name}.weight"] = layer.weight
     return {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
 
 
 def own_state(model: nn.Module) -> dict[str, Tensor]:
-    """All of a templated model's live parameters but the templates: scalers, biases and the other small tensors."""
+    """Return a templated model's live parameters but the templates.
+
+    Scalers, biases, norms, embeddings and classifier: what each size has for itself.
+    """
     return {k: v for k, v in model.named_parameters() if not k.startswith(f"{BANK}.")}
 
 
-def axes(name: str, spec: TemplateSpec) -> tuple[Axis | None, ...]:
-    """Which axes of a tensor of a plain or templated state change with the size, by timm's name; scalers excluded."""
+def axes_of(name: str) -> tuple[Axis | None, ...]:
+    """Return which axis of the model each dimension of a tensor lies along.
+
+    Args:
+        name: timm's name of the tensor in a plain or templated state; not one of scalers.
+
+    Returns:
+        One entry per dimension; None where the length does not depend on width or heads.
+
+    >>> axes_of("blocks.0.attn.proj.weight")
+    ('embed', 'attn')
+    """
     module, _, leaf = name.rpartition(".")
     short = module.rsplit(".", 1)[-1]
-    if name in ("cls_token", "reg_token", "dist_token", "pos_embed"):
+    weight = leaf == "weight"
+    if name in TOKENS:
         return (None, None, "embed")
     if short in HEADS:
-        return (None, "embed") if leaf == "weight" else (None,)
+        return (None, "embed") if weight else (None,)
     if short == "qkv":
-        return ("qkv",) if leaf == "bias" else ("qkv", "embed")
-    if short == "fc1" or module.endswith("mlp.norm"):
-        return ("hidden",) if leaf == "bias" or short == "norm" else ("hidden", "embed")
-    if short in ("q_norm", "k_norm"):
-        return ("head",)
+        return ("qkv", "embed") if weight else ("qkv",)
+    if short == "fc1":
+        return ("hidden", "embed") if weight else ("hidden",)
+    if module.endswith("mlp.norm"):
+        return ("hidden",)
     if module.endswith("attn.norm"):
         return ("attn",)
-    if module == "patch_embed.proj" and leaf == "weight":
+    if short in ("q_norm", "k_norm"):
+        return ("head",)
+    if module == "patch_embed.proj" and weight:
         return ("embed", None, None, None)
-    if leaf == "weight" and short in ("proj", "fc2"):
-        return ("embed", "attn" if short == "proj" else "hidden")
+    if short == "proj" and weight:
+        return ("embed", "attn")
+    if short == "fc2" and weight:
+        return ("embed", "hidden")
     return ("embed",)

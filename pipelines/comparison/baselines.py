@@ -16,7 +16,7 @@ from pipelines.runtime.workspace import Workspace
 from pipelines.stages.cost import baseline_steps
 from wave.baselines import BASELINES
 from wave.family import Family
-from wave.storage import replacing
+from wave.files import replacing
 from wave.teacher import Teacher
 from wave.tensor_file import read_safetensors
 from wave.train import Trainer

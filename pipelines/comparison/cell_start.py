@@ -16,7 +16,7 @@ from pipelines.runtime.workspace import Workspace
 from pipelines.stages.cost import count_macs
 from pipelines.stages.distil import resampling
 from wave.baselines import BASELINES
-from wave.baselines.base import fresh
+from wave.baselines.base import fresh_state
 from wave.family import Family
 from wave.initialisation import plain_model, target_model
 from wave.spec import TargetSpec
@@ -75,7 +75,7 @@ def start_cell(
 
 def _draw_classifier(model: nn.Module, family: Family, *, size: TargetSpec, seed: int) -> None:
     """Put that of timm's random start in place of the model's own, the same for every method."""
-    drawn = fresh(family, size, seed)
+    drawn = fresh_state(family, size, seed)
     classifier = {k: v for k, v in drawn.items() if k.split(".")[0] in HEADS}
     model.load_state_dict(classifier, strict=False)
 

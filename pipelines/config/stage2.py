@@ -6,8 +6,8 @@ from pydantic import Field, model_validator
 
 from pipelines.config.fields import Amount
 from pipelines.config.validation import Section, SettingError, check_unused
+from wave.layers import Depth
 from wave.recipe import Recipe
-from wave.resampling import Depth
 from wave.width import Symmetry, Width, WidthScale
 
 

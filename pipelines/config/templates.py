@@ -8,7 +8,8 @@ from pipelines.config.fields import _COUNT, _KINDS, _PAIR, Block, Count
 from pipelines.config.sizes import Size
 from pipelines.config.validation import Says, Section, SettingError
 from wave.kron import Order
-from wave.spec import KINDS, Kind, TemplateSpec
+from wave.spec import KINDS, Kind
+from wave.template_spec import TemplateSpec
 
 
 class TemplateSettings(Section):

@@ -5,7 +5,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from wave.train import Metrics
+from wave.progress import Metrics
 
 
 def plain_table(*names: str) -> tuple[Console, Table]:

@@ -16,8 +16,8 @@ from pipelines.runtime.console import say
 from pipelines.runtime.remote import on_worker
 from pipelines.runtime.workspace import Workspace
 from pipelines.stages.training import Work, fit
+from wave.export import save_model
 from wave.measure import accuracy, num_parameters
-from wave.storage import save_model
 
 
 def obtain(

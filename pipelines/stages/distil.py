@@ -22,12 +22,13 @@ from pipelines.stages.training import Work, fit
 from wave.canonical_form import canonical
 from wave.condensation import condense
 from wave.errors import WaveError
+from wave.export import save_model
 from wave.family import Family
 from wave.measure import accuracy, num_parameters
 from wave.multisize import MultiSize, SizeSampler, inverse_cost
 from wave.resampling import Resampling
 from wave.spec import TargetSpec
-from wave.storage import Templates, save_model
+from wave.storage import Templates
 from wave.teacher import Teacher
 
 _TOKENS = 8192

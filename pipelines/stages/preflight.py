@@ -21,9 +21,10 @@ from wave.errors import WaveError
 from wave.family import Family
 from wave.recipe import Recipe
 from wave.resampling import Resampling, resample
-from wave.spec import KINDS, TargetSpec, TemplateSpec
+from wave.spec import KINDS, TargetSpec
 from wave.storage import Templates
 from wave.teacher import Teacher
+from wave.template_spec import TemplateSpec
 
 _FIRST = 8  # images read of a set that is not held in memory
 

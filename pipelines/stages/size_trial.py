@@ -28,12 +28,13 @@ from pipelines.runtime.workspace import Workspace
 from pipelines.stages.cost import count_macs
 from pipelines.stages.distil import resampling
 from wave.errors import Diverged, WaveError
+from wave.export import save_model
 from wave.initialisation import plain_model, target_model
 from wave.measure import accuracy, num_parameters
 from wave.recipe import Batch, Recipe
 from wave.seeding import seeded
 from wave.spec import KINDS, Kind, TargetSpec
-from wave.storage import Templates, save_model
+from wave.storage import Templates
 from wave.teacher import Teacher
 from wave.tensor_file import UNREADABLE, read_torch
 from wave.train import Trainer

@@ -25,7 +25,7 @@ from pipelines.data.convert.convert import convert
 from pipelines.registry.store import open_store
 from tests.pipelines.bad_cases import CASES, DEAD, SIZE, TRUE_PROCESS, Case
 from tests.pipelines.bad_files import HOLDERS, RUNNING
-from wave.storage import save_model
+from wave.export import save_model
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = """

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from wave.family import Family
 from wave.resampling import Resampling
-from wave.spec import TemplateSpec
+from wave.template_spec import TemplateSpec
 
 CLASSES, PIXELS = 5, 16
 TINY = {"embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": CLASSES, "img_size": PIXELS, "patch_size": 8}

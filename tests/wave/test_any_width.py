@@ -25,7 +25,8 @@ from wave import (
 )
 from wave.features import Match
 from wave.resampling import channel_map
-from wave.vit import blocks_of, own_state
+from wave.typed import blocks_of
+from wave.vit import own_state
 from wave.width import Width, WidthScale
 
 

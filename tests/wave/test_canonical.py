@@ -5,7 +5,7 @@ import torch
 
 from tests.wave.models import FAMILIES, exact, images, spec_of, tiny
 from wave import Family, Resampling, TargetSpec, canonical, condense, resample
-from wave.vit import blocks_of
+from wave.typed import blocks_of
 
 TURNED = {"class token", "registers", "layer scale", "distilled", "rmsnorm", "no positions", "class token, avg"}
 

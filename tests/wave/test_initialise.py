@@ -16,8 +16,8 @@ from wave import (
     plain_model,
     target_model,
 )
+from wave.optimiser import parameter_groups
 from wave.recipe import Recipe
-from wave.train import parameter_groups
 
 
 def templates(family: str = "class token", options: Resampling | None = None) -> tuple[Templates, torch.nn.Module]:

@@ -23,7 +23,7 @@ from wave import (
     resample,
     templated,
 )
-from wave.resampling import depth_map
+from wave.layers import depth_map
 from wave.vit import own_state
 from wave.width import block_map, split_factors
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from tests.wave.models import CLASSES, FAMILIES, exact, images, spec_of, tiny
 from wave import Family, TargetSpec, Templates, WaveError, condense, initialise, save_model
-from wave.storage import META, TENSORS, replacing
+from wave.files import replacing
+from wave.storage import META, TENSORS
 
 INFO = {"ancestor": "tiny", "mean": [0.5, 0.5, 0.5], "metrics": {"accuracy": 0.25}, "classes": ["eins", "zwei"]}
 
@@ -93,12 +94,6 @@ def test_resealing_alone_is_accepted(artifact: Path):
     before = Templates.load(artifact)
     reseal(artifact, lambda meta: None, lambda values: None)
     assert equal(before, Templates.load(artifact))
-
-
-def test_an_artifact_without_a_width_map_was_made_with_the_even_one(artifact: Path):
-    assert Templates.load(artifact).options.width == "leading"
-    reseal(artifact, lambda meta: meta["resampling"].pop("width"))
-    assert Templates.load(artifact).options.width == "even"
 
 
 def test_missing_files(artifact: Path, tmp_path: Path):

@@ -23,8 +23,9 @@ from wave import (
     WaveError,
     condense,
 )
+from wave.losses import distillation_loss
 from wave.measure import all_logits
-from wave.train import distillation_loss, parameter_groups
+from wave.optimiser import parameter_groups
 
 MEAN, STD = (0.5,) * 3, (0.5,) * 3
 

@@ -22,7 +22,7 @@ from wave import (
     materialise,
     templated,
 )
-from wave.vit import axes
+from wave.vit import axes_of
 
 SIZES = [(8, 1), (16, 1), (16, 3), (24, 2), (40, 2), (48, 4), (64, 1)]
 PART = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
@@ -171,7 +171,7 @@ def test_the_axes_that_grow_are_those_whose_length_does(family: str):
     wide = dict(found.create(TargetSpec(24, 2)).named_parameters())
     for name, small in ancestor.named_parameters():
         ratios = {"embed": 24 / 16, "attn": 24 / 16, "qkv": 24 / 16, "hidden": 24 / 16, "head": 1, None: 1}
-        grows = axes(name, spec)
+        grows = axes_of(name)
         padded = (*grows, *[None] * (small.ndim - len(grows)))
         assert [s * ratios[a] for s, a in zip(small.shape, padded, strict=True)] == list(wide[name].shape), name
         for length, axis in zip(small.shape, padded, strict=True):

@@ -1,12 +1,14 @@
-"""The rivals: every other way we know to start a ViT of some size, each a :class:`Baseline` that says what it reaches.
+"""The baselines: every other way we know to start a ViT of some size.
 
+Each is a :class:`Baseline`, which also says which sizes it reaches.
+
+>>> from wave import TargetSpec
 >>> BASELINES["ligo"].reach(TargetSpec(96, 6), TargetSpec(64, 6))
 'growth only'
 """
 
 from collections.abc import Mapping
 
-from ..spec import TargetSpec
 from . import (
     dct,
     heur_lg,
@@ -20,7 +22,7 @@ from . import (
     wavelet,
     weight_selection,
 )
-from .base import Baseline, Batches
+from .base import Baseline
 from .stage1 import Stage1
 
 BASELINES: Mapping[str, Baseline] = {
@@ -42,6 +44,6 @@ BASELINES: Mapping[str, Baseline] = {
         wavelet.BASELINE,
     )
 }
-"""Every rival by its name in tables and results."""
+"""Every baseline by its name in tables and results."""
 
-__all__ = ["BASELINES", "Baseline", "Batches", "Stage1", "TargetSpec"]
+__all__ = ["BASELINES", "Baseline", "Stage1"]

@@ -5,16 +5,21 @@ from torch import Tensor, nn
 from ..family import Family
 from ..seeding import seeded
 from ..spec import TargetSpec
-from .base import Baseline, Batches, anything, dense
+from ..train import Batches
+from .base import Baseline, any_size, dense_state
 
 
 def initialise(
-    ancestor: nn.Module, family: Family, target: TargetSpec, seed: int, batches: Batches | None = None
+    ancestor: nn.Module,
+    family: Family,
+    target: TargetSpec,
+    seed: int,
+    batches: Batches | None = None,
 ) -> dict[str, Tensor]:
-    """Nothing of the ancestor, the classifier included.
+    """Draw ``W ~ N(0, 2 / fan_in)``, biases zero, for linear layers and the patch embedding.
 
-    ``W ~ N(0, 2 / fan_in)`` and biases zero for every linear layer and the patch embedding (He et al., ICCV
-    2015). Norms, tokens and position embedding start as in timm: the paper has none of them (ours).
+    He et al., ICCV 2015. Nothing comes from the ancestor, not even the classifier. Norms, tokens
+    and position embedding start as in timm, since the paper has none of them (ours).
     """
     with seeded(seed):
         model = family.create(target)
@@ -23,7 +28,7 @@ def initialise(
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        return dense(model)
+        return dense_state(model)
 
 
-BASELINE = Baseline("kaiming", initialise, anything)
+BASELINE = Baseline("kaiming", initialise, reach=any_size)

@@ -8,16 +8,20 @@ from .stage1 import Rule, stage1_baseline
 
 
 def one_block(depth: int) -> Tensor:
-    """``theta[l] = theta``: scalers 1, (L, 1).
+    """Return the scalers of ``theta[l] = theta``: ones, (L, 1).
 
-    The limit of weight sharing (Universal Transformer, Dehghani et al., ICLR 2019; ALBERT, Lan et al., ICLR 2020), here
-    trained like every stage 1 and repeated to any depth (ours). Norms and biases are shared too.
+    The limit of weight sharing (Universal Transformer, Dehghani et al., ICLR 2019; ALBERT, Lan et
+    al., ICLR 2020), here trained like every stage 1 and repeated to any depth (ours). Norms and
+    biases are shared too.
+
+    >>> one_block(3).tolist()
+    [[1.0], [1.0], [1.0]]
     """
     return torch.ones(depth, 1)
 
 
 def rule_of(family: Family) -> Rule:
-    """The same rule whatever the auxiliary depth."""
+    """Return the same rule whatever the auxiliary model's depth."""
     return one_block
 
 

@@ -1,4 +1,4 @@
-"""Resizing all weights of a model as if they were sampled signals, along the layers and every axis of the width."""
+"""Resizing all weights of a model as sampled signals, along the layers and every axis of width."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,41 +6,62 @@ from torch import Tensor
 
 from ..family import Family
 from ..spec import TargetSpec
-from ..vit import axes
+from ..vit import axes_of
 from .base import shape_rules, stack_layers, unstack_layers
 
 Resize = Callable[[Tensor, int, int], Tensor]
-"""``resize(tensor, dim, length)``: that axis at another length; a constant stays the same constant."""
+"""``resize(tensor, dim, length)``: that axis at another length; a constant stays the same."""
 
 
 def resize_width(
     name: str, tensor: Tensor, family: Family, target: TargetSpec, resize: Resize, lead: int = 0
 ) -> Tensor:
-    """One tensor at the target's width; the first ``lead`` axes are not the tensor's own.
+    """Resize one tensor to the target's width (ours).
 
-    q, k and v are three signals. What a matrix reads is also divided by the growth of that axis, so that the sum over
-    a smooth residual stream stays the same.
+    q, k and v are three signals. What a matrix reads is also divided by the growth of that axis, so
+    that the sum over a smooth residual stream stays the same.
+
+    Args:
+        name: timm's name of the tensor.
+        tensor: A tensor of the family's own size.
+        family: The ancestor's family.
+        target: The size to build.
+        resize: How one axis is resized.
+        lead: Number of leading axes that are not the tensor's own.
     """
-    spec = shape_rules(family)
-    own = axes(name, spec)
+    rules = shape_rules(family)
+    source_shape, target_shape = rules.shape(family.size), rules.shape(target)
+    own = axes_of(name)
     for i, axis in enumerate(own):
         if axis is None:
             continue
-        dim, parts = lead + i, 3 if axis == "qkv" else 1
-        old, new = (spec.shape(size).length(axis) // parts for size in (family.size, target))
-        shape = tensor.shape
-        cut = tensor.reshape(*shape[:dim], parts, old, *shape[dim + 1 :])
-        tensor = resize(cut, dim + 1, new).reshape(*shape[:dim], parts * new, *shape[dim + 1 :])
-        if i == 1 and len(own) == 2:
+        dim = lead + i
+        parts = 3 if axis == "qkv" else 1
+        old = source_shape.length(axis) // parts
+        new = target_shape.length(axis) // parts
+        before, after = tensor.shape[:dim], tensor.shape[dim + 1 :]
+        signals = tensor.reshape(*before, parts, old, *after)
+        tensor = resize(signals, dim + 1, new).reshape(*before, parts * new, *after)
+        reading_side = i == 1 and len(own) == 2
+        if reading_side:
             tensor = tensor * (old / new)
     return tensor
 
 
-def resize_state(state: Mapping[str, Tensor], family: Family, target: TargetSpec, resize: Resize) -> dict[str, Tensor]:
-    """A dense state at the target's width and depth: layers, rows and columns of each kind are one 3-D signal."""
+def resize_state(
+    state: Mapping[str, Tensor], family: Family, target: TargetSpec, resize: Resize
+) -> dict[str, Tensor]:
+    """Resize a dense state to the target's width and depth.
+
+    Layers, rows and columns of each kind of matrix are one three-dimensional signal.
+    """
     stacks, rest = stack_layers(state, family.size.depth)
-    resized = {
-        name: resize_width(f"blocks.0.{name}", resize(s, 0, target.depth), family, target, resize, lead=1)
-        for name, s in stacks.items()
-    }
-    return unstack_layers(resized, {n: resize_width(n, t, family, target, resize) for n, t in rest.items()})
+    for name, stack in stacks.items():
+        deep = resize(stack, 0, target.depth)
+        full_name = f"blocks.0.{name}"
+        stacks[name] = resize_width(
+            full_name, deep, family=family, target=target, resize=resize, lead=1
+        )
+    for name, tensor in rest.items():
+        rest[name] = resize_width(name, tensor, family=family, target=target, resize=resize)
+    return unstack_layers(stacks, rest)

@@ -14,22 +14,28 @@ RELEASED = (5, 16)
 
 
 def stages(depth: int, count: int) -> Tensor:
-    """One-hot scalers (L, count): layer l belongs to stage ``floor((l + 1/2) * count / L)``.
+    """Return one-hot scalers (L, count): layer l is of stage ``floor((l + 1/2) * count / L)``.
 
-    Xia et al., Stage-wise Weight Sharing, IJCAI 2024. For 16 layers and 5 stages this is the released split 3, 3, 4,
-    3, 3; the formula for other depths is ours, and so is a target with fewer layers than stages, which skips some.
+    Xia et al., Stage-wise Weight Sharing, IJCAI 2024. For 16 layers and 5 stages this is the
+    released split 3, 3, 4, 3, 3. The formula for other depths is ours; a target with fewer layers
+    than stages skips some.
+
+    >>> stages(5, 2).argmax(1).tolist()
+    [0, 0, 1, 1, 1]
     """
+    # In whole numbers, (2l + 1) * count / (2L): rounding never decides a layer's stage.
     stage = (2 * torch.arange(depth) + 1) * count // (2 * depth)
     return F.one_hot(stage, count).float()
 
 
 def num_stages(depth: int) -> int:
-    """Stages of an auxiliary model: 5 for 16 layers as released, in proportion otherwise, at least 2 (ours)."""
-    return min(max(round(depth * RELEASED[0] / RELEASED[1]), 2), depth)
+    """Return the stages of an auxiliary model: 5 per 16 layers as released, at least 2 (ours)."""
+    stages_released, layers_released = RELEASED
+    return min(max(round(depth * stages_released / layers_released), 2), depth)
 
 
 def rule_of(family: Family) -> Rule:
-    """As many stages as the auxiliary model has, which is as deep as the ancestor."""
+    """Return the rule of an auxiliary model, which is as deep as the ancestor."""
     return partial(stages, count=num_stages(family.size.depth))
 
 

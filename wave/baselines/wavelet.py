@@ -1,4 +1,4 @@
-"""Wavelet resizing (BoT): shrinking keeps the low band of the weights, growing adds empty high bands."""
+"""Wavelet resizing (BoT): shrinking keeps the low band, growing adds empty high bands."""
 
 import math
 
@@ -8,28 +8,35 @@ from torch.nn import functional as F
 
 from ..family import Family
 from ..spec import TargetSpec
-from .base import Baseline, Batches, complete, dense
+from ..train import Batches
+from .base import Baseline, complete_state, dense_state
 from .spectral import resize_state
 
 
 def haar(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Low and high band of the last axis: ``(a + b) / sqrt(2)`` and ``(a - b) / sqrt(2)``, (..., n) to (..., n / 2)."""
+    """Return low and high band of the last axis, (..., n) to twice (..., n / 2).
+
+    ``(a + b) / sqrt(2)`` and ``(a - b) / sqrt(2)`` of neighbours a and b.
+    """
     even, odd = tensor[..., ::2], tensor[..., 1::2]
     return (even + odd) / math.sqrt(2), (even - odd) / math.sqrt(2)
 
 
 def inverse_haar(low: Tensor, high: Tensor) -> Tensor:
-    """The inverse of :func:`haar`: two (..., n / 2) bands to (..., n)."""
+    """Return what :func:`haar` takes apart: two bands (..., n / 2) to (..., n)."""
     return torch.stack([low + high, low - high], dim=-1).flatten(-2) / math.sqrt(2)
 
 
 def num_levels(source: int, target: int) -> int:
-    """Levels of the transform, to the nearest power of two between the lengths: > 0 to grow, < 0 to shrink."""
+    """Return the levels of the transform: above 0 to grow, below 0 to shrink.
+
+    As many as reach the power of two nearest to the ratio of the lengths.
+    """
     return round(math.log2(target / source))
 
 
 def resize(tensor: Tensor, dim: int, length: int) -> Tensor:
-    """One axis at another length, constants kept: :func:`num_levels` of Haar, then linear interpolation to the length.
+    """Resize one axis, constants kept: :func:`num_levels` of Haar, then linear interpolation.
 
     An odd length repeats its last entry before a level.
     """
@@ -38,8 +45,11 @@ def resize(tensor: Tensor, dim: int, length: int) -> Tensor:
         return tensor
     x = tensor.movedim(dim, -1)
     levels = num_levels(n, length)
+    # A level multiplies a constant by sqrt(2); each is undone at once.
     for _ in range(-levels):
-        x = haar(torch.cat([x, x[..., -1:]], -1) if x.shape[-1] % 2 else x)[0] / math.sqrt(2)
+        even = torch.cat([x, x[..., -1:]], -1) if x.shape[-1] % 2 else x
+        low, _ = haar(even)
+        x = low / math.sqrt(2)
     for _ in range(levels):
         x = inverse_haar(x, torch.zeros_like(x)) * math.sqrt(2)
     if x.shape[-1] != length:
@@ -49,18 +59,24 @@ def resize(tensor: Tensor, dim: int, length: int) -> Tensor:
 
 
 def initialise(
-    ancestor: nn.Module, family: Family, target: TargetSpec, seed: int, batches: Batches | None = None
+    ancestor: nn.Module,
+    family: Family,
+    target: TargetSpec,
+    seed: int,
+    batches: Batches | None = None,
 ) -> dict[str, Tensor]:
-    """The 3-D wavelet transform over layers, rows and columns: its low band, or its inverse with zero high bands.
+    """Keep the low band of the 3-D wavelet transform, or grow it with zero high bands.
 
-    Shen et al., BoT, arXiv 2603.07506. We found no code, so these are ours: the Haar wavelet; on each axis as many
-    levels as reach the nearest power of two, linear interpolation for what is left (128 to 96); q, k and v as separate
-    signals; the scales of :func:`wave.baselines.spectral.resize_state`, which for the four matrices and factors of
-    two are the orthonormal transform itself. The classifier is resized along what it reads and inherited when the
-    classes are equal.
+    Shen et al., BoT, arXiv 2603.07506, over layers, rows and columns. We found no code, so these
+    are ours: the Haar wavelet; on each axis as many levels as reach the nearest power of two, and
+    linear interpolation for what is left (128 to 96); q, k and v as separate signals; the scales of
+    :func:`wave.baselines.spectral.resize_state`, which for the four matrices and factors of two are
+    the orthonormal transform itself. The classifier is resized along what it reads, and inherited
+    when the classes are equal.
     """
     full = family.resolve(target)
-    return complete(resize_state(dense(ancestor), family, full, resize), family, full, seed)
+    state = resize_state(dense_state(ancestor), family, target=full, resize=resize)
+    return complete_state(state, family, target=full, seed=seed)
 
 
 BASELINE = Baseline("wavelet", initialise)

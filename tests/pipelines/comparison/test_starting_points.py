@@ -24,9 +24,9 @@ from pipelines.stages import distil, preflight
 from pipelines.stages.cost import baseline_steps
 from tests.pipelines.support import ROOT
 from wave.errors import WaveError
+from wave.export import save_model
 from wave.family import Family
 from wave.spec import TargetSpec
-from wave.storage import save_model
 from wave.train import Trainer
 
 FILE = ROOT / "pipelines/experiments/fashion_mnist_comparison.toml"

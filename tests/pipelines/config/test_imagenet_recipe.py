@@ -12,7 +12,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 
 from tests.pipelines.support import ROOT, command
-from wave.storage import save_model
+from wave.export import save_model
 
 FILE = str(ROOT / "pipelines/experiments/imagenet_deit_base.toml")
 SMALL = (

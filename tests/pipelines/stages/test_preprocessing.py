@@ -18,8 +18,8 @@ from pipelines.stages.size_trial import evaluated
 from tests.pipelines.support import ROOT
 from tests.wave.models import exact, spec_of, tiny
 from wave import Family, TargetSpec, Templates, condense
+from wave.export import save_model
 from wave.measure import accuracy
-from wave.storage import save_model
 
 SIDES = [(40, 40), (64, 48), (33, 90), (120, 120), (32, 32), (200, 70)]
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from wave.baselines import BASELINES, ligo
-from wave.baselines.base import dense
+from wave.baselines.base import dense_state
 from wave.baselines.ligo import Growth, grow_last, grow_rows
 from wave.errors import WaveError
 from wave.spec import TargetSpec
@@ -32,13 +32,13 @@ def test_growing_is_a_product_with_stacked_matrices():
 
 
 def test_identity_coefficients_give_the_ancestor(ancestor, family, images):
-    growth = Growth(dense(ancestor), family, TargetSpec(16, 4), 0).eval()
+    growth = Growth(dense_state(ancestor), family, TargetSpec(16, 4), 0).eval()
     identity_depth(growth, 4)
     torch.testing.assert_close(growth(images), ancestor(images))
 
 
 def test_identity_coefficients_stack_layers(ancestor, family, images):
-    growth = Growth(dense(ancestor), family, TargetSpec(16, 6), 0).eval()
+    growth = Growth(dense_state(ancestor), family, TargetSpec(16, 6), 0).eval()
     identity_depth(growth, 4)
     x = ancestor.norm_pre(ancestor._pos_embed(ancestor.patch_embed(images)))
     for i in (0, 1, 2, 3, 0, 1):
@@ -47,7 +47,7 @@ def test_identity_coefficients_stack_layers(ancestor, family, images):
 
 
 def test_zero_new_rows_keep_the_ancestor_in_the_corner(ancestor, family):
-    growth = Growth(dense(ancestor), family, TargetSpec(24, 4), 0)
+    growth = Growth(dense_state(ancestor), family, TargetSpec(24, 4), 0)
     identity_depth(growth, 4)
     with torch.no_grad():
         for p in [growth.embed, *(a for w in growth.widths for a in w.values())]:
@@ -63,7 +63,7 @@ def test_zero_new_rows_keep_the_ancestor_in_the_corner(ancestor, family):
 
 
 def test_every_tensor_against_explicit_matrices(ancestor, family):
-    source, target = dense(ancestor), TargetSpec(24, 5)
+    source, target = dense_state(ancestor), TargetSpec(24, 5)
     growth = Growth(source, family, target, 3)
     state = {k: v.detach().double() for k, v in growth.state().items()}
     old = {k: v.double() for k, v in source.items()}
@@ -103,7 +103,7 @@ def test_every_tensor_against_explicit_matrices(ancestor, family):
 
 
 def test_the_start_is_stacked_and_normalised(ancestor, family):
-    growth = Growth(dense(ancestor), family, TargetSpec(24, 6), 0)
+    growth = Growth(dense_state(ancestor), family, TargetSpec(24, 6), 0)
     for i, mixing in enumerate(growth.mixing):
         for name, c in mixing.items():
             assert len(c) == (3 if "qkv" in name else 1)
@@ -115,7 +115,7 @@ def test_the_start_is_stacked_and_normalised(ancestor, family):
 
 
 def test_only_coefficients_are_trained(ancestor, family, images, batches):
-    growth = Growth(dense(ancestor), family, TargetSpec(24, 5), 0)
+    growth = Growth(dense_state(ancestor), family, TargetSpec(24, 5), 0)
     assert sum(p.numel() for p in growth.parameters()) == sum(
         [8 * 16, 5 * (3 * 8 * 16 + 32 * 64), 5 * 4 * sum(3 if "qkv" in n else 1 for n in growth.stacks)]
     )
@@ -131,7 +131,7 @@ def test_steps_on_the_coefficients_help(ancestor, family, batches, monkeypatch):
     target = TargetSpec(24, 5)
     state = BASELINES["ligo"].initialise(ancestor, family, target, 0, batches=batches)
     before, after = family.create(target).eval(), family.create(target).eval()
-    before.load_state_dict(Growth(dense(ancestor), family, target, 0).state())
+    before.load_state_dict(Growth(dense_state(ancestor), family, target, 0).state())
     after.load_state_dict(state)
     stream = batches(1000)
     data = [next(stream) for _ in range(20)]
