@@ -15,6 +15,7 @@ from .storage import Templates
 from .vit import BANK, materialise, templated
 
 Scalers = Literal["resample", "random"]
+"""Where the scalers of a size start."""
 
 
 def target_model(

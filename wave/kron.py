@@ -20,6 +20,7 @@ from torch import Tensor
 from .typed import least_squares, split, svd
 
 Order = Literal["tile", "interleave"]
+"""Which factor of the Kronecker products is the outer one: scalers, or templates."""
 
 
 def from_blocks(

@@ -9,6 +9,7 @@ from torch import Tensor
 from .errors import WaveError
 
 Precision = Literal["float32", "bfloat16"]
+"""What forward passes compute in."""
 _AT_LEAST_ONE = ("steps", "epochs", "batch_size", "log_every")
 _POSITIVE = ("lr", "tau")
 _NOT_NEGATIVE = (

@@ -9,7 +9,9 @@ from .errors import WaveError
 from .shape import Axis
 
 Kind = Literal["qkv", "proj", "fc1", "fc2"]
+"""One of the four weight matrices of a block."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
+"""All kinds, in the order of a block."""
 AXES: Mapping[Kind, tuple[Axis, Axis]] = {
     "qkv": ("qkv", "embed"),
     "proj": ("embed", "attn"),
