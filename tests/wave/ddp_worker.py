@@ -1,4 +1,5 @@
-"""One of the two processes of test_ddp.py: DDP trainings over half of every batch; rank 0 writes what came out."""
+"""One of the two processes of test_ddp.py: DDP trainings over half of every batch; rank 0 writes
+what came out."""
 
 import sys
 
@@ -7,7 +8,17 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.wave.models import exact, images, spec_of, tiny
-from wave import Batch, Family, MultiSize, Recipe, SizeSampler, TargetSpec, Teacher, Trainer, condense
+from wave import (
+    Batch,
+    Family,
+    MultiSize,
+    Recipe,
+    SizeSampler,
+    TargetSpec,
+    Teacher,
+    Trainer,
+    condense,
+)
 
 SIZES = [TargetSpec(8, 1), TargetSpec(32, 3), TargetSpec(24, 2), TargetSpec(16, 4)]
 
@@ -21,7 +32,9 @@ def build(mode: str) -> torch.nn.Module:
     if mode == MODES[0]:
         return model
     always = mode == MODES[1]
-    rule = exact(symmetry="split", depth="linear" if always else "nearest")  # nearest: some layers are read by no size
+    rule = exact(
+        symmetry="split", depth="linear" if always else "nearest"
+    )  # nearest: some layers are read by no size
     return MultiSize(model, family, family.size, rule, always=always)
 
 

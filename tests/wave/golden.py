@@ -1,6 +1,8 @@
-"""What the library computes today, as hashes, moments and losses: `python -m tests.wave.golden` writes golden.json.
+"""What the library computes today, as hashes, moments and losses: `python -m tests.wave.golden`
+writes golden.json.
 
-Bits depend on the processor and on torch's version, moments do not: both are recorded, with what they were made on.
+Bits depend on the processor and on torch's version, moments do not: both are recorded, with what
+they were made on.
 """
 
 import hashlib
@@ -20,7 +22,9 @@ from wave.baselines import BASELINES
 from wave.multisize import inverse_cost
 
 FILE = Path(__file__).with_name("golden.json")
-ARTIFACT = Path(__file__).resolve().parents[2] / "benchmarks" / "artifacts" / "fashion-mnist" / "templates"
+ARTIFACT = (
+    Path(__file__).resolve().parents[2] / "benchmarks" / "artifacts" / "fashion-mnist" / "templates"
+)
 SIZES = {
     "64 x 4": wave.TargetSpec(64, 4),
     "128 x 8": wave.TargetSpec(128, 8),
@@ -38,8 +42,11 @@ def machine() -> str:
     model = "unknown"
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), model)
-    return f"{platform.machine()} {model} {torch.backends.cpu.get_cpu_capability()} torch {torch.__version__}"
+        model = next(
+            (line.split(": ")[1] for line in lines if line.startswith("model name")), model
+        )
+    vectors = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.machine()} {model} {vectors} torch {torch.__version__}"
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> dict[str, object]:
@@ -49,7 +56,11 @@ def fingerprint(state: Mapping[str, Tensor]) -> dict[str, object]:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().contiguous().numpy().tobytes())
     entries = torch.cat([tensor.detach().flatten().double() for tensor in state.values()])
-    return {"sha256": digest.hexdigest(), "sum": float(entries.sum()), "squares": float(entries.square().sum())}
+    return {
+        "sha256": digest.hexdigest(),
+        "sum": float(entries.sum()),
+        "squares": float(entries.square().sum()),
+    }
 
 
 def weights() -> Iterator[tuple[str, Mapping[str, Tensor]]]:
@@ -61,10 +72,18 @@ def weights() -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         yield f"canonical: {name}", wave.canonical(tiny(name), images(8)).state_dict()
         yield f"condense: {name}", wave.condense(tiny(name), spec_of(tiny(name))).state_dict()
     for depth, (width, scale), symmetry in OPTIONS:
-        options = wave.Resampling(depth=depth, width=width, width_scale=scale, symmetry=symmetry, strength=0.3)
-        for size in (wave.TargetSpec(40, 3), wave.TargetSpec(8, 5), wave.TargetSpec(20, 1, num_heads=4, img_size=24)):
+        options = wave.Resampling(
+            depth=depth, width=width, width_scale=scale, symmetry=symmetry, strength=0.3
+        )
+        for size in (
+            wave.TargetSpec(40, 3),
+            wave.TargetSpec(8, 5),
+            wave.TargetSpec(20, 1, num_heads=4, img_size=24),
+        ):
             ancestor = tiny("qk_norm")
-            state = wave.condense(ancestor, spec_of(ancestor), size=size_in_blocks(size), options=options)
+            state = wave.condense(
+                ancestor, spec_of(ancestor), size=size_in_blocks(size), options=options
+            )
             built = wave.Templates.of(state, wave.Family.of(ancestor), options, {})
             model = wave.initialise(built, size)
             yield f"resample: {depth} {width} {scale} {symmetry} {size.name}", model.state_dict()
@@ -80,13 +99,20 @@ def baselines() -> Iterator[tuple[str, Mapping[str, Tensor]]]:
     ancestor = tiny()
     family = wave.Family.of(ancestor)
     for name, baseline in BASELINES.items():
-        for size in (wave.TargetSpec(24, 3), wave.TargetSpec(8, 1), wave.TargetSpec(16, 5, num_classes=3, img_size=24)):
+        for size in (
+            wave.TargetSpec(24, 3),
+            wave.TargetSpec(8, 1),
+            wave.TargetSpec(16, 5, num_classes=3, img_size=24),
+        ):
             if baseline.reach(family.size, family.resolve(size)):
                 continue
             torch.manual_seed(0)
             start = baseline.stage1(family, 0, ancestor) if baseline.stage1 else ancestor
             target = replace(size, num_classes=None, img_size=None) if name == "ligo" else size
-            yield f"baseline: {name} {size.name}", baseline.initialise(start, family, target, 3, batches)
+            yield (
+                f"baseline: {name} {size.name}",
+                baseline.initialise(start, family, target, 3, batches),
+            )
 
 
 def batches(step: int) -> Iterator[wave.Batch]:
@@ -110,12 +136,20 @@ def trainings() -> Iterator[tuple[str, list[float]]]:
     """The losses of 20 steps of both stages on random images."""
     ancestor, sizes = tiny(), [wave.TargetSpec(8, 1), wave.TargetSpec(24, 3)]
     common = {"steps": STEPS, "batch_size": 8, "warmup_steps": 2, "log_every": 1}
-    stage1 = wave.Recipe(**common, tau=2.0, template_lr_scale=0.5, ema_decay=0.9, label_smoothing=0.1)
+    stage1 = wave.Recipe(
+        **common, tau=2.0, template_lr_scale=0.5, ema_decay=0.9, label_smoothing=0.1
+    )
     model = stage1_model(ancestor)
     sampler = wave.SizeSampler(sizes, weights=inverse_cost(sizes))
     statistics = ((0.5,) * 3, (0.25,) * 3)
     teacher = wave.Teacher(ancestor, *statistics)
-    more = {"teacher": teacher, "sampler": sampler, "feature_weight": 0.5, "annealing": True, "seed": 1}
+    more = {
+        "teacher": teacher,
+        "sampler": sampler,
+        "feature_weight": 0.5,
+        "annealing": True,
+        "seed": 1,
+    }
     trainer = wave.Trainer(model, stage1, STEPS, **more)
     yield "stage 1", losses(trainer)
     options = wave.Resampling()

@@ -1,4 +1,5 @@
-"""Tiny members of every family that the library supports, with weights that hide nothing (no zeros, no symmetry)."""
+"""Tiny members of every family that the library supports, with weights that hide nothing (no zeros,
+no symmetry)."""
 
 import timm
 import torch
@@ -10,7 +11,14 @@ from wave.resampling import Resampling
 from wave.template_spec import TemplateSpec
 
 CLASSES, PIXELS = 5, 16
-TINY = {"embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": CLASSES, "img_size": PIXELS, "patch_size": 8}
+TINY = {
+    "embed_dim": 16,
+    "depth": 2,
+    "num_heads": 2,
+    "num_classes": CLASSES,
+    "img_size": PIXELS,
+    "patch_size": 8,
+}
 VIT = "vit_tiny_patch16_224"
 FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
     "class token": (VIT, {}),
@@ -35,7 +43,8 @@ FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
 
 
 def randomise(model: nn.Module, seed: int = 0, std: float = 0.2) -> None:
-    """Every parameter drawn normal, so that no zero bias or unit gain hides a mistake; templates and scalers too."""
+    """Every parameter drawn normal, so that no zero bias or unit gain hides a mistake; templates
+    and scalers too."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -60,9 +69,13 @@ def spec_of(model: nn.Module, count: int = 6, **arguments: object) -> TemplateSp
 
 
 def images(batch: int = 3, channels: int = 3, pixels: int = PIXELS, seed: int = 1) -> Tensor:
-    return torch.randn(batch, channels, pixels, pixels, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        batch, channels, pixels, pixels, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def exact(**arguments: object) -> Resampling:
     """The options that keep the function."""
-    return Resampling(**{"width_scale": "copies", "symmetry": "none", "depth": "identity", **arguments})
+    return Resampling(
+        **{"width_scale": "copies", "symmetry": "none", "depth": "identity", **arguments}
+    )

@@ -7,7 +7,15 @@ from tests.wave.models import FAMILIES, exact, images, spec_of, tiny
 from wave import Family, Resampling, TargetSpec, canonical, condense, resample
 from wave.typed import blocks_of
 
-TURNED = {"class token", "registers", "layer scale", "distilled", "rmsnorm", "no positions", "class token, avg"}
+TURNED = {
+    "class token",
+    "registers",
+    "layer scale",
+    "distilled",
+    "rmsnorm",
+    "no positions",
+    "class token, avg",
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -15,7 +23,9 @@ def test_the_function_is_kept(family: str):
     ancestor = tiny(family)
     before = {k: v.clone() for k, v in ancestor.state_dict().items()}
     other = canonical(ancestor, images(8))
-    torch.testing.assert_close(other(images(seed=2)), ancestor(images(seed=2)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        other(images(seed=2)), ancestor(images(seed=2)), atol=1e-5, rtol=1e-5
+    )
     assert all(torch.equal(v, before[k]) for k, v in ancestor.state_dict().items())
     assert Family.of(other) == Family.of(ancestor)
     changed = {k for k, v in other.state_dict().items() if not torch.equal(v, before[k])}
@@ -38,7 +48,9 @@ def test_leading_channels_are_principal_components_and_ones_stay():
         model(images(8))
         stream = seen[0].flatten(0, 1)
         stream = stream - stream.mean(1, keepdim=True)
-        shares.append(float(stream.detach()[:, :32].square().sum() / stream.detach().square().sum()))
+        shares.append(
+            float(stream.detach()[:, :32].square().sum() / stream.detach().square().sum())
+        )
     assert shares[0] < 0.7 < 0.9 < shares[1]
 
 
@@ -47,12 +59,15 @@ def test_heads_and_hidden_units_stand_in_the_order_of_what_they_write():
     for block in blocks_of(model):
         kept: dict[str, torch.Tensor] = {}
         for name, layer in (("heads", block.attn.proj), ("hidden", block.mlp.fc2)):
-            layer.register_forward_pre_hook(lambda _, x, n=name, k=kept: k.__setitem__(n, x[0].flatten(0, 1)))
+            layer.register_forward_pre_hook(
+                lambda _, x, n=name, k=kept: k.__setitem__(n, x[0].flatten(0, 1))
+            )
         model(images(8))
         hidden = kept["hidden"].square().mean(0) * block.mlp.fc2.weight.square().sum(0)
         assert bool((hidden.diff() <= 1e-6).all())
         first, second = (
-            (kept["heads"][:, h] @ block.attn.proj.weight[:, h].T).square().mean() for h in (slice(8), slice(8, 16))
+            (kept["heads"][:, h] @ block.attn.proj.weight[:, h].T).square().mean()
+            for h in (slice(8), slice(8, 16))
         )
         assert first > second
 
@@ -79,9 +94,18 @@ def test_fewer_templates_lose_less_and_narrow_models_are_closer():
         condensed = condense(start, spec_of(start, count=24)).eval()
         small = family.create(TargetSpec(48, 3))
         small.load_state_dict(
-            resample(start.state_dict(), family.size, family.resolve(TargetSpec(48, 3)), spec_of(start), Resampling())
+            resample(
+                start.state_dict(),
+                family.size,
+                family.resolve(TargetSpec(48, 3)),
+                spec_of(start),
+                Resampling(),
+            )
         )
-        apart[name] = [float((m.eval()(images(16)) - wanted).detach().square().mean()) for m in (condensed, small)]
+        apart[name] = [
+            float((m.eval()(images(16)) - wanted).detach().square().mean())
+            for m in (condensed, small)
+        ]
     assert all(b < a for a, b in zip(apart["as it is"], apart["canonical"], strict=True)), apart
 
 
@@ -89,5 +113,7 @@ def test_growth_of_a_canonical_model_keeps_the_function_too():
     model = canonical(tiny(), images(8))
     family, target = Family.of(model), TargetSpec(32, 2)
     grown = family.create(target)
-    grown.load_state_dict(resample(model.state_dict(), family.size, family.resolve(target), spec_of(model), exact()))
+    grown.load_state_dict(
+        resample(model.state_dict(), family.size, family.resolve(target), spec_of(model), exact())
+    )
     torch.testing.assert_close(grown.eval()(images()), model(images()), atol=1e-5, rtol=1e-5)

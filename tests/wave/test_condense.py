@@ -13,12 +13,17 @@ from wave.kron import fit_scalers
 @pytest.mark.parametrize("family", FAMILIES)
 def test_with_as_many_templates_as_blocks_nothing_is_lost(family: str, order: str):
     ancestor = tiny(family)
-    model = condense(ancestor, spec_of(ancestor, count=8, block=8, order=order))  # proj has 2 layers of 4 blocks
+    model = condense(
+        ancestor, spec_of(ancestor, count=8, block=8, order=order)
+    )  # proj has 2 layers of 4 blocks
     for kind, part in (("proj", "attn.proj"),):
         for i in range(2):
             name = f"blocks.{i}.{part}.weight"
             torch.testing.assert_close(
-                materialise(model)[name], ancestor.get_parameter(name).detach(), atol=1e-5, rtol=1e-5
+                materialise(model)[name],
+                ancestor.get_parameter(name).detach(),
+                atol=1e-5,
+                rtol=1e-5,
             )
         assert model.get_submodule("templates")(kind).shape == (8, 8, 8)
     small = {k: v for k, v in ancestor.named_parameters() if ".attn." not in k and ".mlp." not in k}
@@ -46,7 +51,10 @@ def test_fewer_templates_fit_all_layers_together_in_least_squares():
     for kind, part in (("qkv", "attn.qkv"), ("fc2", "mlp.fc2")):
         weight = ancestor.get_parameter(f"blocks.1.{part}.weight").detach()
         torch.testing.assert_close(
-            fit_scalers(weight, templates[kind]), state[f"blocks.1.{part}.scalers"], atol=1e-5, rtol=1e-4
+            fit_scalers(weight, templates[kind]),
+            state[f"blocks.1.{part}.scalers"],
+            atol=1e-5,
+            rtol=1e-4,
         )
 
 
@@ -61,7 +69,9 @@ def test_templates_and_scalers_start_with_equal_rms():
 
 def test_a_random_start_takes_nothing_from_the_ancestor_and_repeats_with_its_seed():
     ancestor = tiny()
-    one, two, other = (condense(ancestor, spec_of(ancestor), start="random", seed=s) for s in (0, 0, 1))
+    one, two, other = (
+        condense(ancestor, spec_of(ancestor), start="random", seed=s) for s in (0, 0, 1)
+    )
     assert all(torch.equal(v, two.state_dict()[k]) for k, v in one.state_dict().items())
     assert not torch.equal(one.get_parameter("templates.qkv"), other.get_parameter("templates.qkv"))
     assert not torch.equal(one.get_parameter("head.weight"), ancestor.get_parameter("head.weight"))
@@ -88,7 +98,11 @@ def test_another_auxiliary_size_is_read_off_the_condensed_one():
 @pytest.mark.parametrize(
     ("spec", "arguments", "words"),
     [
-        (TemplateSpec.uniform(8, 20), {}, "proj: 20 templates of 8x8, but the ancestor has 8 blocks; use at most 8"),
+        (
+            TemplateSpec.uniform(8, 20),
+            {},
+            "proj: 20 templates of 8x8, but the ancestor has 8 blocks; use at most 8",
+        ),
         (TemplateSpec.uniform(8, 2), {"start": "pca"}, "use svd or random"),
         (TemplateSpec.uniform(4, 2), {}, "head_dim is 8; these templates were made for 4"),
         (TemplateSpec.uniform(8, 2, block=12), {}, "nearest valid widths: 24"),

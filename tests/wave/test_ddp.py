@@ -1,4 +1,5 @@
-"""Two processes with DDP train as one process does on the joined batch: one size, and several sampled sizes."""
+"""Two processes with DDP train as one process does on the joined batch: one size, and several
+sampled sizes."""
 
 import os
 import subprocess
@@ -15,7 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
     command = [sys.executable, "-m", "tests.wave.ddp_worker"]
     workers = [
         subprocess.Popen(
@@ -41,7 +47,12 @@ def test_two_processes_equal_one(tmp_path: Path):
         assert found[mode].keys() == expected.keys()
         for name, value in expected.items():
             if name.endswith("qkv.bias") and not name.startswith("gradient."):
-                continue  # keys' biases have no gradient but rounding, which Adam makes as large as any
+                # Keys' biases have no gradient but rounding, which Adam makes as large as any.
+                continue
             torch.testing.assert_close(
-                found[mode][name], value, atol=2e-5, rtol=1e-3, msg=lambda m, n=name, mode=mode: f"{mode}, {n}: {m}"
+                found[mode][name],
+                value,
+                atol=2e-5,
+                rtol=1e-3,
+                msg=lambda m, n=name, mode=mode: f"{mode}, {n}: {m}",
             )

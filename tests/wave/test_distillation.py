@@ -13,7 +13,10 @@ SIZES = [TargetSpec(8, 1), TargetSpec(16, 2), TargetSpec(24, 3)]
 
 def batches(count: int = 4, size: int = 8) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(3)
-    return [(images(size, seed=i), torch.randint(CLASSES, (size,), generator=generator)) for i in range(count)]
+    return [
+        (images(size, seed=i), torch.randint(CLASSES, (size,), generator=generator))
+        for i in range(count)
+    ]
 
 
 def test_templates_of_one_call_give_any_size_and_are_saved_and_read_back(tmp_path):
@@ -48,7 +51,9 @@ def test_the_loss_falls_and_progress_is_told():
 
 def test_images_alone_teach_by_the_ancestors_logits():
     """Labels are read where there are some: the same images with labels give other templates."""
-    alone = distil(tiny(), [batch for batch, _ in batches()], SIZES, steps=4, templates=4, device="cpu")
+    alone = distil(
+        tiny(), [batch for batch, _ in batches()], SIZES, steps=4, templates=4, device="cpu"
+    )
     with_labels = distil(tiny(), batches(), SIZES, steps=4, templates=4, device="cpu")
     assert not torch.equal(alone.bank["fc1"], with_labels.bank["fc1"])
 
@@ -78,14 +83,18 @@ def test_a_loader_that_cannot_serve_is_named(loader, says):
 
 def test_labels_in_the_recipe_without_labels_in_the_loader():
     with pytest.raises(WaveError, match="images alone"):
-        distil(tiny(), [images(4)], SIZES, steps=2, templates=4, recipe=Recipe(steps=2), device="cpu")
+        distil(
+            tiny(), [images(4)], SIZES, steps=2, templates=4, recipe=Recipe(steps=2), device="cpu"
+        )
 
 
 def test_the_same_size_and_whole_multiples_keep_the_function():
     model = tiny()
     wanted = model(images())
     for target in (TargetSpec(16, 2), TargetSpec(32, 2), TargetSpec(16, 4)):
-        torch.testing.assert_close(resize(model, target, images(), exact()).eval()(images()), wanted, atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            resize(model, target, images(), exact()).eval()(images()), wanted, atol=1e-4, rtol=0
+        )
 
 
 def test_resizing_is_a_plain_model_of_the_size_with_other_classes_too():

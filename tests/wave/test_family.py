@@ -18,17 +18,31 @@ def test_a_family_creates_its_own_members_again(family: str):
     assert found.size == TargetSpec(16, 2, 5, 16, 8) == found.resolve(size_of(again))
     torch.testing.assert_close(again.eval()(images()), model(images()))
     if family != "dynamic image size":
-        assert Family.of(found.create(TargetSpec(32, 3, 4, 32, 4))).size == TargetSpec(32, 3, 4, 32, 4)
+        assert Family.of(found.create(TargetSpec(32, 3, 4, 32, 4))).size == TargetSpec(
+            32, 3, 4, 32, 4
+        )
 
 
 def test_a_family_in_json():
     family = Family.of(tiny("registers", in_chans=2))
     assert Family.from_json(family.to_json()) == family
-    assert (family.in_chans, family.head_dim, family.mlp_ratio, family.model_args) == (2, 8, 4.0, {"reg_tokens": 2})
+    assert (family.in_chans, family.head_dim, family.mlp_ratio, family.model_args) == (
+        2,
+        8,
+        4.0,
+        {"reg_tokens": 2},
+    )
 
 
 @pytest.mark.parametrize(
-    "change", [{"architecture": "vit_of_nowhere"}, {"architecture": 3}, {"size": {}}, {"head_dim": "a"}, {"extra": 1}]
+    "change",
+    [
+        {"architecture": "vit_of_nowhere"},
+        {"architecture": 3},
+        {"size": {}},
+        {"head_dim": "a"},
+        {"extra": 1},
+    ],
 )
 def test_a_damaged_family(change: dict[str, object]):
     with pytest.raises(WaveError):
@@ -38,7 +52,9 @@ def test_a_damaged_family(change: dict[str, object]):
 def test_a_model_that_its_arguments_do_not_give_again_is_refused():
     pooled = tiny()
     pooled.reset_classifier(5, global_pool="avg")
-    with pytest.raises(WaveError, match=r"changed after timm.create_model .*create it with .* global_pool='avg'"):
+    with pytest.raises(
+        WaveError, match=r"changed after timm.create_model .*create it with .* global_pool='avg'"
+    ):
         Family.of(pooled)
     with pytest.raises(WaveError, match=r"norm_layer=.*LayerNorm.* which a saved model cannot say"):
         Family.of(tiny(norm_layer=nn.LayerNorm))
@@ -56,4 +72,6 @@ def test_widths_and_images_that_do_not_fit_name_what_does():
 
 
 def test_the_ratio_gives_back_the_hidden_width_that_timm_rounds_down():
-    assert all(int(d * ratio(h, d)) == h for d in range(1, 200) for h in (4 * d, int(2.66 * d), 3 * d - 1))
+    assert all(
+        int(d * ratio(h, d)) == h for d in range(1, 200) for h in (4 * d, int(2.66 * d), 3 * d - 1)
+    )

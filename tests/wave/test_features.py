@@ -1,4 +1,5 @@
-"""Features: growth that keeps the function has the ancestor's own, and training brings other sizes closer."""
+"""Features: growth that keeps the function has the ancestor's own, and training brings other sizes
+closer."""
 
 from collections.abc import Iterator
 
@@ -7,7 +8,18 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from tests.wave.models import exact, images, tiny
-from wave import KINDS, Batch, Family, MultiSize, Recipe, TargetSpec, Teacher, TemplateSpec, Trainer, condense
+from wave import (
+    KINDS,
+    Batch,
+    Family,
+    MultiSize,
+    Recipe,
+    TargetSpec,
+    Teacher,
+    TemplateSpec,
+    Trainer,
+    condense,
+)
 from wave.features import Match, distance, read
 
 FAMILIES = ["class token", "no class token, avg", "distilled", "registers", "layer scale"]
@@ -40,7 +52,9 @@ def test_growth_that_keeps_the_function_is_at_no_distance(family: str):
         for targets in ([], [wide]):
             _, apart = sizes(images(), targets, read(ancestor, images()))
             assert apart < 1e-8
-        ancestor.get_parameter("blocks.0.mlp.fc2.bias")[0] += 1  # now its tokens differ from the first block on
+        ancestor.get_parameter("blocks.0.mlp.fc2.bias")[0] += (
+            1  # now its tokens differ from the first block on
+        )
         _, apart = sizes(images(), [wide], read(ancestor, images()))
         assert apart > 1e-4
 
@@ -50,7 +64,10 @@ def test_a_cropped_size_is_compared_by_the_channels_it_has():
     cropped = TargetSpec(12, 3, num_heads=2)
     _, apart = sizes(images(), [cropped], read(ancestor, images()))
     apart.backward()
-    assert apart.isfinite() and sizes.auxiliary.get_parameter("blocks.1.mlp.fc2.scalers").grad.abs().sum() > 0
+    assert (
+        apart.isfinite()
+        and sizes.auxiliary.get_parameter("blocks.1.mlp.fc2.scalers").grad.abs().sum() > 0
+    )
     assert sizes._match(cropped).channels == tuple(range(12))
 
 
@@ -73,7 +90,9 @@ def test_training_by_features_alone_brings_a_size_closer():
     target = TargetSpec(ancestor.embed_dim, 2)
     teacher = Teacher(ancestor, [0.0], [1.0])
     recipe = Recipe(steps=30, lr=3e-3, kl_weight=0.0, ce_weight=1e-9, log_every=1)
-    trainer = Trainer(sizes, recipe, 30, teacher=teacher, sampler=lambda _: [target], feature_weight=1.0)
+    trainer = Trainer(
+        sizes, recipe, 30, teacher=teacher, sampler=lambda _: [target], feature_weight=1.0
+    )
 
     def batches(start: int) -> Iterator[Batch]:
         while True:

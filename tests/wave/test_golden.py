@@ -1,6 +1,8 @@
-"""Weights and losses stay what they are: a change of structure changes no bit, and a change of numbers is deliberate.
+"""Weights and losses stay what they are: a change of structure changes no bit, and a change of
+numbers is deliberate.
 
-After a deliberate change, `python -m tests.wave.golden` writes the new numbers; say in the commit message why.
+After a deliberate change, `python -m tests.wave.golden` writes the new numbers; say in the commit
+message why.
 """
 
 import json
@@ -24,7 +26,9 @@ def test_weights_are_what_they_were(found: dict):
     wrong = []
     for name, wanted in GOLDEN["weights"].items():
         have = found["weights"][name]
-        near = all(math.isclose(have[k], wanted[k], rel_tol=1e-4, abs_tol=1e-2) for k in ("sum", "squares"))
+        near = all(
+            math.isclose(have[k], wanted[k], rel_tol=1e-4, abs_tol=1e-2) for k in ("sum", "squares")
+        )
         if not near or (same_machine and have["sha256"] != wanted["sha256"]):
             wrong.append(name)
     assert not wrong

@@ -20,7 +20,9 @@ from wave.optimiser import parameter_groups
 from wave.recipe import Recipe
 
 
-def templates(family: str = "class token", options: Resampling | None = None) -> tuple[Templates, torch.nn.Module]:
+def templates(
+    family: str = "class token", options: Resampling | None = None
+) -> tuple[Templates, torch.nn.Module]:
     ancestor = tiny(family)
     model = condense(ancestor, spec_of(ancestor, count=8)).eval()
     return Templates.of(model, Family.of(ancestor), options or Resampling(), {}), model
@@ -29,7 +31,9 @@ def templates(family: str = "class token", options: Resampling | None = None) ->
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_auxiliary_size_is_the_auxiliary_model(family: str):
     found, model = templates(family)
-    torch.testing.assert_close(initialise(found, found.size).eval()(images()), model(images()), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        initialise(found, found.size).eval()(images()), model(images()), atol=1e-6, rtol=1e-6
+    )
 
 
 def test_the_product_is_plain_and_equals_the_templated_model():
@@ -65,7 +69,9 @@ def test_growth_with_the_exact_options_is_the_auxiliary_model():
 
 def test_random_scalers_keep_the_templates_only():
     found, _ = templates()
-    one, same, other = (target_model(found, found.size, scalers="random", seed=s) for s in (0, 0, 1))
+    one, same, other = (
+        target_model(found, found.size, scalers="random", seed=s) for s in (0, 0, 1)
+    )
     assert torch.equal(one.get_parameter("templates.qkv"), found.bank["qkv"])
     name = "blocks.0.attn.qkv.scalers"
     assert torch.equal(one.get_parameter(name), same.get_parameter(name))

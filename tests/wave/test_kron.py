@@ -23,10 +23,15 @@ def draw(*shape: int, seed: int) -> Tensor:
 
 @ours
 @given(SIDES, SIDES, SIDES, SIDES, SIDES, ORDERS, st.integers(0, 99))
-def test_the_equation_is_a_sum_of_krons(n: int, a: int, b: int, p: int, q: int, order: kron.Order, seed: int):
+def test_the_equation_is_a_sum_of_krons(
+    n: int, a: int, b: int, p: int, q: int, order: kron.Order, seed: int
+):
     templates, scalers = draw(n, a, b, seed=seed), draw(n, p, q, seed=seed + 1)
     pairs = zip(templates, scalers, strict=True)
-    dense = sum((torch.kron(s, t) if order == "tile" else torch.kron(t, s) for t, s in pairs), torch.zeros(()))
+    dense = sum(
+        (torch.kron(s, t) if order == "tile" else torch.kron(t, s) for t, s in pairs),
+        torch.zeros(()),
+    )
     torch.testing.assert_close(kron_sum(templates, scalers, order), dense)
 
 
@@ -52,22 +57,37 @@ def test_blocks_there_and_back(a: int, b: int, p: int, q: int, order: kron.Order
 
 def test_the_orders_differ():
     templates, scalers = draw(1, 2, 2, seed=0), draw(1, 2, 2, seed=1)
-    assert not torch.allclose(kron_sum(templates, scalers, "tile"), kron_sum(templates, scalers, "interleave"))
+    assert not torch.allclose(
+        kron_sum(templates, scalers, "tile"), kron_sum(templates, scalers, "interleave")
+    )
 
 
 @pytest.mark.parametrize("order", ["tile", "interleave"])
 def test_gradients(order: kron.Order):
-    templates, scalers = draw(3, 2, 3, seed=0).requires_grad_(), draw(3, 2, 2, seed=1).requires_grad_()
+    templates, scalers = (
+        draw(3, 2, 3, seed=0).requires_grad_(),
+        draw(3, 2, 2, seed=1).requires_grad_(),
+    )
     assert torch.autograd.gradcheck(lambda t, s: kron_sum(t, s, order), (templates, scalers))
 
 
 @ours
-@given(st.integers(1, 3), st.integers(2, 4), st.integers(2, 4), SIDES, SIDES, ORDERS, st.integers(0, 99))
+@given(
+    st.integers(1, 3),
+    st.integers(2, 4),
+    st.integers(2, 4),
+    SIDES,
+    SIDES,
+    ORDERS,
+    st.integers(0, 99),
+)
 def test_fit_scalers_recovers_what_the_templates_can_build(
     n: int, a: int, b: int, p: int, q: int, order: kron.Order, seed: int
 ):
     templates, scalers = draw(n, a, b, seed=seed), draw(n, p, q, seed=seed + 1)
-    torch.testing.assert_close(fit_scalers(kron_sum(templates, scalers, order), templates, order), scalers)
+    torch.testing.assert_close(
+        fit_scalers(kron_sum(templates, scalers, order), templates, order), scalers
+    )
 
 
 def test_fit_scalers_is_least_squares():
@@ -82,8 +102,12 @@ def test_fit_scalers_is_least_squares():
 def test_fit_templates_is_optimal_and_balanced(count: int, order: kron.Order, seed: int):
     weights = [draw(6, 8, seed=seed), draw(4, 4, seed=seed + 1)]
     templates, scalers = fit_templates(weights, (2, 4), count, order)
-    error = sum(((w - kron_sum(templates, s, order)) ** 2).sum() for w, s in zip(weights, scalers, strict=True))
-    # Oracle: every block cut by indexing, and the energy that the best approximation of that rank leaves.
+    error = sum(
+        ((w - kron_sum(templates, s, order)) ** 2).sum()
+        for w, s in zip(weights, scalers, strict=True)
+    )
+    # Oracle: every block cut by indexing, and the energy that the best approximation of that rank
+    # leaves.
     rows = []
     for weight in weights:
         p, q = weight.shape[0] // 2, weight.shape[1] // 4
@@ -92,8 +116,13 @@ def test_fit_templates_is_optimal_and_balanced(count: int, order: kron.Order, se
                 tiles = weight[2 * i : 2 * i + 2, 4 * j : 4 * j + 4]
                 rows.append((tiles if order == "tile" else weight[i::p, j::q]).flatten())
     values = torch.linalg.svdvals(torch.stack(rows))
-    assert math.isclose(float(error), float((values[count:] ** 2).sum()), rel_tol=1e-9, abs_tol=1e-12)
-    rms = [float(x.square().mean().sqrt()) for x in (templates, torch.cat([s.flatten() for s in scalers]))]
+    assert math.isclose(
+        float(error), float((values[count:] ** 2).sum()), rel_tol=1e-9, abs_tol=1e-12
+    )
+    rms = [
+        float(x.square().mean().sqrt())
+        for x in (templates, torch.cat([s.flatten() for s in scalers]))
+    ]
     assert math.isclose(*rms, rel_tol=1e-9)
 
 

@@ -1,4 +1,5 @@
-"""What happens to a templated model in a training program: copied, pickled, saved, checkpointed, cast, compiled."""
+"""What happens to a templated model in a training program: copied, pickled, saved, checkpointed,
+cast, compiled."""
 
 import copy
 import shutil
@@ -35,14 +36,20 @@ def gradients(model: nn.Module, *arguments: object) -> dict[str, torch.Tensor]:
 def test_templates_stand_once_in_the_state_dict_and_among_the_parameters():
     model = small()
     state = model.state_dict()
-    assert [k for k in state if k.startswith("templates.")] == [f"templates.{k}" for k in ("qkv", "proj", "fc1", "fc2")]
+    assert [k for k in state if k.startswith("templates.")] == [
+        f"templates.{k}" for k in ("qkv", "proj", "fc1", "fc2")
+    ]
     assert sum(v.shape == (8, 8, 8) for v in state.values()) == 4
     assert set(state) == {k for k, _ in model.named_parameters(remove_duplicate=False)}
-    assert not any(k.endswith(("qkv.weight", "proj.weight", "fc1.weight")) and "blocks" in k for k in state)
+    assert not any(
+        k.endswith(("qkv.weight", "proj.weight", "fc1.weight")) and "blocks" in k for k in state
+    )
     assert set(multi().state_dict()) == {f"auxiliary.{k}" for k in state}
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: cloudpickle.loads(cloudpickle.dumps(m))])
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda m: cloudpickle.loads(cloudpickle.dumps(m))]
+)
 def test_a_copy_is_equal_and_shares_nothing(duplicate):
     model = small()
     other = duplicate(model)
@@ -50,10 +57,16 @@ def test_a_copy_is_equal_and_shares_nothing(duplicate):
     with torch.no_grad():
         other.get_parameter("templates.fc1").zero_()  # the copy's layers read the copy's bank
     assert not torch.allclose(other(images()), model(images()))
-    assert all(m.__dict__["bank"] is other.get_submodule("templates") for m in other.modules() if hasattr(m, "scalers"))
+    assert all(
+        m.__dict__["bank"] is other.get_submodule("templates")
+        for m in other.modules()
+        if hasattr(m, "scalers")
+    )
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: cloudpickle.loads(cloudpickle.dumps(m))])
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda m: cloudpickle.loads(cloudpickle.dumps(m))]
+)
 def test_a_copy_of_all_sizes_is_equal_and_shares_nothing(duplicate):
     model, targets = multi(), [TargetSpec(32, 3)]
     before = model(images(), targets)
@@ -61,7 +74,9 @@ def test_a_copy_of_all_sizes_is_equal_and_shares_nothing(duplicate):
     torch.testing.assert_close(other(images(), targets), before)
     with torch.no_grad():
         other.auxiliary.get_parameter("templates.fc1").zero_()
-    assert all(not torch.allclose(a, b) for a, b in zip(other(images(), targets), before, strict=True))
+    assert all(
+        not torch.allclose(a, b) for a, b in zip(other(images(), targets), before, strict=True)
+    )
     torch.testing.assert_close(model(images(), targets), before)
 
 
@@ -85,13 +100,17 @@ def test_activation_checkpointing_gives_equal_gradients():
         torch.testing.assert_close(found[name], value)
 
 
-def test_activation_checkpointing_of_all_sizes_gives_equal_gradients(monkeypatch: pytest.MonkeyPatch):
+def test_activation_checkpointing_of_all_sizes_gives_equal_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+):
     model, targets = multi().train(), [TargetSpec(32, 3), TargetSpec(8, 1)]
     expected = gradients(model, targets)
     model.set_grad_checkpointing(True)
     calls = []
     real = torch.utils.checkpoint.checkpoint
-    monkeypatch.setattr("torch.utils.checkpoint.checkpoint", lambda *a, **k: calls.append(1) or real(*a, **k))
+    monkeypatch.setattr(
+        "torch.utils.checkpoint.checkpoint", lambda *a, **k: calls.append(1) or real(*a, **k)
+    )
     found = gradients(model, targets)
     assert all(s.grad_checkpointing for s in model._skeletons.values())
     assert found.keys() == expected.keys() == dict(model.named_parameters()).keys()
@@ -134,7 +153,9 @@ def test_compiled_blocks_give_equal_outputs_and_gradients():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor on a CPU needs a C++ compiler (g++)")
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="inductor on a CPU needs a C++ compiler (g++)"
+)
 def test_the_default_compiler_gives_an_equal_layer():
     layer = small(count=4, depth=1).get_submodule("blocks.0.mlp.fc1")
     x = torch.randn(2, 5, 16)

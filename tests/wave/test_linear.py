@@ -40,7 +40,9 @@ def test_the_weight_is_built_in_float32_under_autocast():
     outside = layer.weight
     with torch.autocast("cpu", torch.bfloat16):
         inside = layer.weight
-        assert layer(torch.randn(2, 16)).dtype == torch.bfloat16  # the layer's own product is autocast's
+        assert (
+            layer(torch.randn(2, 16)).dtype == torch.bfloat16
+        )  # the layer's own product is autocast's
     assert inside.dtype == torch.float32
     assert torch.equal(inside, outside)
 
@@ -48,7 +50,9 @@ def test_the_weight_is_built_in_float32_under_autocast():
 def test_random_factors_give_weights_of_timms_scale():
     spec = TemplateSpec.uniform(16, 32)
     shape = spec.shape(TargetSpec(128, 1))
-    layer = TemplatedLinear(TemplateBank(spec, generator=torch.Generator().manual_seed(0)), "fc2", shape, bias=False)
+    layer = TemplatedLinear(
+        TemplateBank(spec, generator=torch.Generator().manual_seed(0)), "fc2", shape, bias=False
+    )
     assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.15)
 
 
@@ -63,13 +67,26 @@ def test_given_templates_are_copied_as_float32_and_their_shapes_checked():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 5), st.integers(1, 8), st.integers(1, 70), st.sampled_from([4, 8, 16]), st.sampled_from(KINDS))
-def test_a_cropped_weight_is_a_slice_of_the_whole_one(heads: int, head_dim: int, hidden: int, block: int, kind: str):
+@given(
+    st.integers(1, 5),
+    st.integers(1, 8),
+    st.integers(1, 70),
+    st.sampled_from([4, 8, 16]),
+    st.sampled_from(KINDS),
+)
+def test_a_cropped_weight_is_a_slice_of_the_whole_one(
+    heads: int, head_dim: int, hidden: int, block: int, kind: str
+):
     """Against the slow form: rows and columns of the weight of all blocks, picked one by one."""
-    spec, shape = TemplateSpec.uniform(8, 3, block), Shape(heads * head_dim, heads, head_dim, hidden)
+    spec, shape = (
+        TemplateSpec.uniform(8, 3, block),
+        Shape(heads * head_dim, heads, head_dim, hidden),
+    )
     layer = TemplatedLinear(TemplateBank(spec), kind, shape, bias=True)
     whole = kron_sum(layer.bank(kind), layer.scalers)
-    attn = -(-heads * 8 // max(8, block)) * max(8, block)  # the heads of the templates, whole blocks of them
+    attn = -(-heads * 8 // max(8, block)) * max(
+        8, block
+    )  # the heads of the templates, whole blocks of them
     if head_dim == 8 and (heads * 8) % block == 0 == hidden % block:
         attn = heads * 8
     channels = [8 * h + c for h in range(heads) for c in range(head_dim)]
@@ -81,7 +98,11 @@ def test_a_cropped_weight_is_a_slice_of_the_whole_one(heads: int, head_dim: int,
     }
     rows, columns = (picked[axis] for axis in AXES[kind])
     assert torch.equal(layer.weight, whole[rows][:, columns])
-    assert layer.weight.shape == (layer.out_features, layer.in_features) == (len(layer.bias), len(columns))
+    assert (
+        layer.weight.shape
+        == (layer.out_features, layer.in_features)
+        == (len(layer.bias), len(columns))
+    )
     layer(torch.randn(2, len(columns))).sum().backward()
     assert layer.scalers.grad.isfinite().all()
 
@@ -93,8 +114,13 @@ def test_a_whole_weight_is_not_copied():
 
 
 def test_an_impossible_shape_is_refused():
-    with pytest.raises(WaveError, match=r"head_dim is 16; these templates were made for 8.*num_heads=2 or more"):
+    with pytest.raises(
+        WaveError, match=r"head_dim is 16; these templates were made for 8.*num_heads=2 or more"
+    ):
         TemplatedLinear(TemplateBank(SPEC), "qkv", Shape(16, 1, 16, 64), bias=True)
     whole = TemplateBank(TemplateSpec.uniform(8, 3, order="interleave"))
-    with pytest.raises(WaveError, match=r"embed_dim=12, 3 heads of 4 cannot be built .*nearest valid widths: 8 and 16"):
+    with pytest.raises(
+        WaveError,
+        match=r"embed_dim=12, 3 heads of 4 cannot be built .*nearest valid widths: 8 and 16",
+    ):
         TemplatedLinear(whole, "qkv", Shape(12, 3, 4, 48), bias=True)

@@ -16,7 +16,9 @@ def test_accuracy_is_the_fraction_of_right_answers_and_the_mode_is_restored():
     found = accuracy(model, batches())
     assert model.training
     right = sum(
-        int(model.eval()(x[None]).argmax() == y) for b in batches() for x, y in zip(b.images, b.labels, strict=True)
+        int(model.eval()(x[None]).argmax() == y)
+        for b in batches()
+        for x, y in zip(b.images, b.labels, strict=True)
     )
     assert found == pytest.approx(right / 12)
     perfect = [b._replace(labels=model(b.images).argmax(1)) for b in batches()]

@@ -1,4 +1,5 @@
-"""Several sizes in one forward: equal to the models they stand for, with the gradient in the right place."""
+"""Several sizes in one forward: equal to the models they stand for, with the gradient in the right
+place."""
 
 import math
 
@@ -22,7 +23,13 @@ from wave import (
 from wave.multisize import inverse_cost
 from wave.vit import own_state
 
-SIZES = [TargetSpec(8, 1), TargetSpec(16, 4), TargetSpec(24, 2), TargetSpec(32, 3), TargetSpec(16, 2)]
+SIZES = [
+    TargetSpec(8, 1),
+    TargetSpec(16, 4),
+    TargetSpec(24, 2),
+    TargetSpec(32, 3),
+    TargetSpec(16, 2),
+]
 CROPPED = [TargetSpec(12, 2, num_heads=2), TargetSpec(20, 3, num_heads=4, mlp_ratio=2.3)]
 OPTIONS = [Resampling(), exact(), exact(symmetry="noise", depth="linear")]
 
@@ -30,12 +37,16 @@ OPTIONS = [Resampling(), exact(), exact(symmetry="noise", depth="linear")]
 def build(options: Resampling, family: str = "class token") -> MultiSize:
     ancestor = tiny(family)
     found = Family.of(ancestor)
-    return MultiSize(condense(ancestor, spec_of(ancestor, count=8)), found, found.size, options, always=True).eval()
+    return MultiSize(
+        condense(ancestor, spec_of(ancestor, count=8)), found, found.size, options, always=True
+    ).eval()
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["default", "exact", "noise"])
 @pytest.mark.parametrize("family", ["class token", "distilled", "registers", "layer scale"])
-def test_logits_are_those_of_the_plain_models_that_initialise_gives(family: str, options: Resampling):
+def test_logits_are_those_of_the_plain_models_that_initialise_gives(
+    family: str, options: Resampling
+):
     model = build(options, family)
     templates = Templates.of(model.auxiliary, model.family, options, {})
     targets = [*SIZES, *CROPPED]
@@ -66,11 +77,14 @@ def test_the_gradient_of_a_sampled_size_alone_reaches_templates_and_auxiliary_sc
     model(images(), [target])[1].square().sum().backward()
     grads = {k: p.grad for k, p in model.named_parameters()}
     assert all(g is not None and g.abs().sum() > 0 for k, g in grads.items() if "qkv.bias" not in k)
-    # The slow form: a separate model of that size, its gradients pulled back through the map by autograd.
+    # The slow form: a separate model of that size, its gradients pulled back through the map by
+    # autograd.
     own = {k: v.detach().clone().requires_grad_() for k, v in own_state(model.auxiliary).items()}
     bank = model.auxiliary.get_submodule("templates")
     state = resample(own, model.size, model.family.resolve(target), bank.spec, model.options)
-    plain = initialise(Templates.of(model.auxiliary, model.family, model.options, {}), target).eval()
+    plain = initialise(
+        Templates.of(model.auxiliary, model.family, model.options, {}), target
+    ).eval()
     dense = {k: v for k, v in state.items() if not k.endswith(".scalers")}
     for k, v in state.items():
         if k.endswith(".scalers"):
@@ -87,7 +101,9 @@ def test_the_gradient_of_a_cropped_size_reaches_templates_and_auxiliary_scalers(
     model = build(Resampling())
     model(images(), [target])[1].square().sum().backward()
     grads = {k: p.grad for k, p in model.named_parameters()}
-    assert all(g.isfinite().all() and g.abs().sum() > 0 for k, g in grads.items() if "qkv.bias" not in k)
+    assert all(
+        g.isfinite().all() and g.abs().sum() > 0 for k, g in grads.items() if "qkv.bias" not in k
+    )
 
 
 def test_one_optimiser_step_on_a_size_lowers_its_loss():
@@ -130,7 +146,11 @@ def test_another_patch_size_reads_the_same_batch():
 
 
 def test_the_sampler_is_a_function_of_step_and_seed():
-    sampler, again, other = SizeSampler(SIZES, 2, seed=4), SizeSampler(SIZES, 2, seed=4), SizeSampler(SIZES, 2, seed=5)
+    sampler, again, other = (
+        SizeSampler(SIZES, 2, seed=4),
+        SizeSampler(SIZES, 2, seed=4),
+        SizeSampler(SIZES, 2, seed=5),
+    )
     drawn = [sampler(step) for step in range(200)]
     assert drawn == [again(step) for step in range(200)]
     assert drawn[50:60] == [sampler(step) for step in range(50, 60)]  # no memory of earlier calls
@@ -154,13 +174,18 @@ def test_sizes_alone_give_a_gradient_to_every_parameter_and_zero_to_layers_that_
     grads = {k: p.grad for k, p in model.named_parameters()}
     assert all(g is not None for g in grads.values())
     depth = len(model.auxiliary.blocks)
-    read = [bool(grads[f"auxiliary.blocks.{i}.mlp.fc1.scalers"].abs().sum() > 0) for i in range(depth)]
+    read = [
+        bool(grads[f"auxiliary.blocks.{i}.mlp.fc1.scalers"].abs().sum() > 0) for i in range(depth)
+    ]
     assert sum(read) == 1, "a model of one layer reads one layer"
     assert len(model(images())) == 1, "without sizes the auxiliary model reads the images"
 
 
 def test_weights_draw_each_size_in_proportion():
-    drawn = [SizeSampler(SIZES, 1, seed=1, weights=inverse_cost(SIZES, 1))(step)[0] for step in range(2000)]
+    drawn = [
+        SizeSampler(SIZES, 1, seed=1, weights=inverse_cost(SIZES, 1))(step)[0]
+        for step in range(2000)
+    ]
     weights = inverse_cost(SIZES, 1)
     for target, weight in zip(SIZES, weights, strict=True):
         share = weight / sum(weights)

@@ -1,4 +1,5 @@
-"""Other depths and widths: the function is kept where theory says so, and each option has the effect it claims."""
+"""Other depths and widths: the function is kept where theory says so, and each option has the
+effect it claims."""
 
 import math
 
@@ -52,19 +53,28 @@ def resized(model: nn.Module, family: Family, target: TargetSpec, options: Resam
     return other.eval()
 
 
-def check_function_kept(family: str, target: TargetSpec, options: Resampling, **arguments: object) -> None:
+def check_function_kept(
+    family: str, target: TargetSpec, options: Resampling, **arguments: object
+) -> None:
     model, found = auxiliary(family, **arguments)
     other = resized(model, found, target, options)
     with torch.no_grad():
-        wanted, got = model(images(pixels=found.size.img_size)), other(images(pixels=found.size.img_size))
+        wanted, got = (
+            model(images(pixels=found.size.img_size)),
+            other(images(pixels=found.size.img_size)),
+        )
     assert wanted.std() > 0.01
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("symmetry", ["none", "split"])
-@pytest.mark.parametrize("size", [(32, 2), (48, 2), (16, 5), (32, 5)], ids=lambda s: "x".join(map(str, s)))
+@pytest.mark.parametrize(
+    "size", [(32, 2), (48, 2), (16, 5), (32, 5)], ids=lambda s: "x".join(map(str, s))
+)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_growth_by_whole_multiples_keeps_the_function(family: str, size: tuple[int, int], symmetry: str):
+def test_growth_by_whole_multiples_keeps_the_function(
+    family: str, size: tuple[int, int], symmetry: str
+):
     check_function_kept(family, TargetSpec(*size), exact(symmetry=symmetry))
 
 
@@ -72,7 +82,9 @@ def test_growth_by_whole_multiples_keeps_the_function(family: str, size: tuple[i
 @pytest.mark.parametrize("width", [128, 192])
 def test_growth_from_64_channels(width: int, symmetry: str):
     arguments = {"embed_dim": 64, "depth": 3, "num_heads": 4}
-    check_function_kept("class token", TargetSpec(width, 4), exact(symmetry=symmetry, strength=0.5), **arguments)
+    check_function_kept(
+        "class token", TargetSpec(width, 4), exact(symmetry=symmetry, strength=0.5), **arguments
+    )
 
 
 @pytest.mark.parametrize("blocks", [(4, 8), (8, 4), (16, 16), (2, 2)])
@@ -86,7 +98,9 @@ def test_growth_with_blocks_of_other_shapes(blocks: tuple[int, int]):
 
 def test_growth_with_one_shared_head_whose_blocks_are_full_size_is_a_depth_change_only():
     spec = TemplateSpec(
-        {"qkv": (48, 16), "proj": (16, 16), "fc1": (64, 16), "fc2": (16, 64)}, dict.fromkeys(KINDS, 2), 8
+        {"qkv": (48, 16), "proj": (16, 16), "fc1": (64, 16), "fc2": (16, 64)},
+        dict.fromkeys(KINDS, 2),
+        8,
     )
     model, family = auxiliary(spec=spec)
     resized(model, family, TargetSpec(16, 4), exact())
@@ -99,7 +113,10 @@ def test_interleave_changes_widths_in_equal_blocks_only():
     model, family = auxiliary(spec=square)
     resized(model, family, TargetSpec(32, 3), exact())
     mixed = TemplateSpec(
-        {"qkv": (8, 8), "proj": (8, 8), "fc1": (16, 8), "fc2": (8, 16)}, dict.fromkeys(KINDS, 3), 8, order="interleave"
+        {"qkv": (8, 8), "proj": (8, 8), "fc1": (16, 8), "fc2": (8, 16)},
+        dict.fromkeys(KINDS, 3),
+        8,
+        order="interleave",
     )
     model, family = auxiliary(spec=mixed)
     resized(model, family, TargetSpec(16, 3), exact())
@@ -108,11 +125,14 @@ def test_interleave_changes_widths_in_equal_blocks_only():
 
 
 def test_interleave_keeps_the_function_of_one_head():
-    """With one head in both sizes nothing is cut across: the block map alone is on trial (MLP, stream, scalers)."""
+    """With one head in both sizes nothing is cut across: the block map alone is on trial (MLP,
+    stream, scalers)."""
     spec = TemplateSpec.uniform(8, 3, order="interleave")
     model, family = auxiliary(spec=spec, embed_dim=8, num_heads=1)
     for block in model.blocks:
-        nn.init.zeros_(block.attn.proj.scalers)  # attention reads whole heads, which interleaving mixes
+        nn.init.zeros_(
+            block.attn.proj.scalers
+        )  # attention reads whole heads, which interleaving mixes
     other = resized(model, family, TargetSpec(16, 2), exact())
     torch.testing.assert_close(other(images()), model(images()), atol=1e-5, rtol=1e-5)
 
@@ -121,7 +141,11 @@ def test_a_dense_state_grows_by_the_same_code():
     plain = tiny("registers")
     family = Family.of(plain)
     state = resample(
-        dict(plain.named_parameters()), family.size, family.resolve(TargetSpec(32, 3)), spec_of(plain), exact()
+        dict(plain.named_parameters()),
+        family.size,
+        family.resolve(TargetSpec(32, 3)),
+        spec_of(plain),
+        exact(),
     )
     grown = family.create(TargetSpec(32, 3))
     grown.load_state_dict(state, strict=True)
@@ -143,7 +167,9 @@ def test_the_depth_map_runs_from_the_first_layer_to_the_last(source: int, target
 
 
 def scalers(state: dict[str, Tensor]) -> list[float]:
-    return [float(state[f"blocks.{i}.mlp.fc1.scalers"].detach().flatten()[0]) for i in range(len(state))]
+    return [
+        float(state[f"blocks.{i}.mlp.fc1.scalers"].detach().flatten()[0]) for i in range(len(state))
+    ]
 
 
 def depths(options: Resampling, source: int, target: int) -> list[float]:
@@ -167,11 +193,14 @@ def test_linear_interpolates_between_neighbours():
 
 def test_identity_copies_every_layer_once_and_falls_back_to_nearest_when_shrinking():
     model, family = auxiliary()
-    state = resample(own_state(model), family.size, family.resolve(TargetSpec(16, 5)), spec_of(tiny()), exact())
+    state = resample(
+        own_state(model), family.size, family.resolve(TargetSpec(16, 5)), spec_of(tiny()), exact()
+    )
     silent = [
         i
         for i in range(5)
-        if not state[f"blocks.{i}.attn.proj.scalers"].any() and not state[f"blocks.{i}.mlp.fc2.bias"].any()
+        if not state[f"blocks.{i}.attn.proj.scalers"].any()
+        and not state[f"blocks.{i}.mlp.fc2.bias"].any()
     ]
     assert silent == [1, 2, 3]
     assert depths(Resampling(depth="identity"), 6, 3) == [0, 3, 5]
@@ -184,7 +213,11 @@ def test_identity_copies_every_layer_once_and_falls_back_to_nearest_when_shrinki
 @given(st.integers(1, 12), st.integers(1, 24), st.sampled_from(["leading", "even"]))
 def test_the_block_map_copies_all_blocks_equally_often(source: int, target: int, width: str):
     found = block_map(source, target, width)
-    assert found == sorted(found) if width == "even" else found[:source] == list(range(min(source, target)))
+    assert (
+        found == sorted(found)
+        if width == "even"
+        else found[:source] == list(range(min(source, target)))
+    )
     counts = [found.count(i) for i in range(source)]
     assert sum(counts) == target
     assert max(counts) - min(counts) <= 1
@@ -197,22 +230,33 @@ def test_shrinking_selects_whole_heads_in_order(width: str, heads: tuple[int, in
     plain = tiny(embed_dim=32, num_heads=4)
     family, spec = Family.of(plain), TemplateSpec.uniform(8, 6)
     options = Resampling(width=width, width_scale="none", symmetry="split")
-    state = resample(dict(plain.named_parameters()), family.size, family.resolve(TargetSpec(16, 2)), spec, options)
+    state = resample(
+        dict(plain.named_parameters()),
+        family.size,
+        family.resolve(TargetSpec(16, 2)),
+        spec,
+        options,
+    )
     rows = [i for head in heads for i in range(8 * head, 8 * head + 8)]  # of 4 heads
     old = dict(plain.named_parameters())
     assert torch.equal(state["pos_embed"], old["pos_embed"][..., rows])
     assert torch.equal(state["head.weight"], old["head.weight"][:, rows])
     assert torch.equal(state["norm.bias"], old["norm.bias"][rows])
     qkv = [third * 32 + r for third in range(3) for r in rows]
-    assert torch.equal(state["blocks.1.attn.qkv.weight"], old["blocks.1.attn.qkv.weight"][qkv][:, rows])
+    assert torch.equal(
+        state["blocks.1.attn.qkv.weight"], old["blocks.1.attn.qkv.weight"][qkv][:, rows]
+    )
     units = range(0, 16, 2) if width == "even" else range(8)
     hidden = [i for unit in units for i in range(8 * unit, 8 * unit + 8)]
-    assert torch.equal(state["blocks.1.mlp.fc2.weight"], old["blocks.1.mlp.fc2.weight"][rows][:, hidden])
+    assert torch.equal(
+        state["blocks.1.mlp.fc2.weight"], old["blocks.1.mlp.fc2.weight"][rows][:, hidden]
+    )
 
 
 @pytest.mark.parametrize("width", ["leading", "even"])
 @pytest.mark.parametrize(
-    ("scale", "factor"), [("none", 1.0), ("sqrt", math.sqrt(1 / 2)), ("copies", 1 / 2), ("auto", 1 / 2)]
+    ("scale", "factor"),
+    [("none", 1.0), ("sqrt", math.sqrt(1 / 2)), ("copies", 1 / 2), ("auto", 1 / 2)],
 )
 def test_the_reading_side_alone_is_scaled(scale: str, factor: float, width: str):
     plain = tiny()
@@ -220,7 +264,11 @@ def test_the_reading_side_alone_is_scaled(scale: str, factor: float, width: str)
     options = Resampling(width=width, width_scale=scale, symmetry="none")
     old = dict(plain.named_parameters())
     state = resample(old, family.size, family.resolve(TargetSpec(32, 2)), spec_of(plain), options)
-    rows = [*range(8), *range(8), *range(8, 16), *range(8, 16)] if width == "even" else [*range(16)] * 2
+    rows = (
+        [*range(8), *range(8), *range(8, 16), *range(8, 16)]
+        if width == "even"
+        else [*range(16)] * 2
+    )
     torch.testing.assert_close(state["head.weight"], factor * old["head.weight"][:, rows])
     torch.testing.assert_close(
         state["blocks.0.attn.proj.weight"], factor * old["blocks.0.attn.proj.weight"][rows][:, rows]
@@ -234,7 +282,13 @@ def test_when_shrinking_auto_is_sqrt():
     plain = tiny(embed_dim=32, num_heads=4)
     family, old = Family.of(plain), dict(plain.named_parameters())
     one, other = (
-        resample(old, family.size, family.resolve(TargetSpec(16, 2)), spec_of(plain), Resampling(width_scale=scale))
+        resample(
+            old,
+            family.size,
+            family.resolve(TargetSpec(16, 2)),
+            spec_of(plain),
+            Resampling(width_scale=scale),
+        )
         for scale in ("auto", "sqrt")
     )
     assert all(torch.equal(v, other[k]) for k, v in one.items())
@@ -255,8 +309,15 @@ def test_unequal_copies_are_divided_by_their_own_number():
 
 
 @ours
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(1, 5), st.floats(0, 1), st.integers(0, 99))
-def test_split_factors_average_to_one_over_the_copies(groups: list[int], rows: int, strength: float, seed: int):
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=12),
+    st.integers(1, 5),
+    st.floats(0, 1),
+    st.integers(0, 99),
+)
+def test_split_factors_average_to_one_over_the_copies(
+    groups: list[int], rows: int, strength: float, seed: int
+):
     index = sorted(groups)
     factors = split_factors(index, rows, strength, torch.Generator().manual_seed(seed))
     for i in set(index):
@@ -265,7 +326,9 @@ def test_split_factors_average_to_one_over_the_copies(groups: list[int], rows: i
 
 
 def test_split_factors_differ_by_row_and_grow_with_the_strength():
-    weak, strong = (split_factors([0, 0], 4, s, torch.Generator().manual_seed(0)) for s in (0.1, 0.9))
+    weak, strong = (
+        split_factors([0, 0], 4, s, torch.Generator().manual_seed(0)) for s in (0.1, 0.9)
+    )
     assert len(set(weak[:, 0].tolist())) == 4
     assert (weak - 1).abs().max() < (strong - 1).abs().max()
 
@@ -278,18 +341,27 @@ def test_noise_changes_the_matrices_and_the_seed_changes_the_noise():
         for s, seed in (("none", 0), ("noise", 0), ("noise", 0), ("noise", 1))
     )
     name = "blocks.0.attn.proj.scalers"
-    relative = (noisy[name] - plain[name]).square().mean().sqrt() / plain[name].square().mean().sqrt()
+    relative = (noisy[name] - plain[name]).square().mean().sqrt() / plain[
+        name
+    ].square().mean().sqrt()
     assert 0.05 < float(relative.detach()) < 0.2  # strength 0.1
     assert torch.equal(noisy[name], again[name])
     assert not torch.equal(noisy[name], other[name])
     assert torch.equal(noisy["norm.weight"], plain["norm.weight"])
-    smaller = resample(own_state(model), family.size, family.resolve(TargetSpec(8, 2)), spec, exact(symmetry="noise"))
+    smaller = resample(
+        own_state(model),
+        family.size,
+        family.resolve(TargetSpec(8, 2)),
+        spec,
+        exact(symmetry="noise"),
+    )
     fewer = resample(own_state(model), family.size, family.resolve(TargetSpec(8, 2)), spec, exact())
     assert all(torch.equal(v, fewer[k]) for k, v in smaller.items())
 
 
 def difference_of_copies(symmetry: str) -> float:
-    """How far copied channels of the residual stream differ, relative to their size, after a few steps."""
+    """How far copied channels of the residual stream differ, relative to their size, after a few
+    steps."""
     model, family = auxiliary()
     grown = resized(model, family, TargetSpec(32, 2), exact(symmetry=symmetry))
     optimizer = torch.optim.AdamW(grown.parameters(), lr=3e-3)
@@ -318,7 +390,11 @@ def test_other_images_and_patches_are_resized_by_timm():
     model, family = auxiliary("registers")
     state = own_state(model)
     found = resample(
-        state, family.size, family.resolve(TargetSpec(16, 2, img_size=32, patch_size=4)), spec_of(tiny()), exact()
+        state,
+        family.size,
+        family.resolve(TargetSpec(16, 2, img_size=32, patch_size=4)),
+        spec_of(tiny()),
+        exact(),
     )
     expected = resample_abs_pos_embed(state["pos_embed"], [8, 8], [2, 2], num_prefix_tokens=3)
     torch.testing.assert_close(found["pos_embed"], expected)
@@ -329,7 +405,15 @@ def test_other_images_and_patches_are_resized_by_timm():
 def test_the_head_is_kept_for_the_same_classes_only():
     model, family = auxiliary("distilled")
     names = {
-        c: set(resample(own_state(model), family.size, family.resolve(TargetSpec(16, 2, c)), spec_of(tiny()), exact()))
+        c: set(
+            resample(
+                own_state(model),
+                family.size,
+                family.resolve(TargetSpec(16, 2, c)),
+                spec_of(tiny()),
+                exact(),
+            )
+        )
         for c in (5, 6)
     }
     assert {n for n in names[5] if n.startswith("head")} == {
@@ -359,7 +443,13 @@ def test_the_map_is_linear_and_gradients_flow_through_it(target: tuple[int, int]
 
 @pytest.mark.parametrize(
     "change",
-    [{"depth": "cubic"}, {"width_scale": "half"}, {"symmetry": "mirror"}, {"strength": -0.1}, {"strength": math.nan}],
+    [
+        {"depth": "cubic"},
+        {"width_scale": "half"},
+        {"symmetry": "mirror"},
+        {"strength": -0.1},
+        {"strength": math.nan},
+    ],
 )
 def test_impossible_options(change: dict[str, object]):
     with pytest.raises(WaveError, match=next(iter(change))):
@@ -367,10 +457,17 @@ def test_impossible_options(change: dict[str, object]):
 
 
 def test_a_width_that_the_map_cannot_reach_is_named():
-    blocks = {"qkv": (24, 8), "proj": (8, 8), "fc1": (8, 8), "fc2": (8, 8)}  # a block of qkv is half of q, k and v
+    blocks = {
+        "qkv": (24, 8),
+        "proj": (8, 8),
+        "fc1": (8, 8),
+        "fc2": (8, 8),
+    }  # a block of qkv is half of q, k and v
     spec = TemplateSpec(blocks, dict.fromkeys(KINDS, 3), 8)
     model, family = auxiliary(spec=spec)
-    with pytest.raises(WaveError, match=r"embed_dim 16 is not a multiple of 24.* depth only: use embed_dim=16"):
+    with pytest.raises(
+        WaveError, match=r"embed_dim 16 is not a multiple of 24.* depth only: use embed_dim=16"
+    ):
         resized(model, family, TargetSpec(24, 2), exact())
     resized(model, family, TargetSpec(16, 3), exact())
 

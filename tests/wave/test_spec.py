@@ -16,7 +16,10 @@ SPEC = TemplateSpec.uniform(8, 6)
 
 def test_names():
     assert TargetSpec(96, 6).name == "d096-l06"
-    assert TargetSpec(1280, 32, num_classes=100, img_size=32, patch_size=4).name == "d1280-l32-c100-i32-p4"
+    assert (
+        TargetSpec(1280, 32, num_classes=100, img_size=32, patch_size=4).name
+        == "d1280-l32-c100-i32-p4"
+    )
     assert TargetSpec(24, 6, num_heads=2, mlp_ratio=2).name == "d024-l06-h2-m2"
     assert TargetSpec(24, 6, mlp_ratio=2.5).name == "d024-l06-m2_5"
     assert TargetSpec(96, 6).title == "96 x 6"
@@ -30,7 +33,9 @@ def test_what_is_written_of_a_size_is_what_is_given_of_it():
     assert TargetSpec(**full.to_json()) == full
 
 
-@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(TargetSpec) if f.name != "mlp_ratio"])
+@pytest.mark.parametrize(
+    "field", [f.name for f in dataclasses.fields(TargetSpec) if f.name != "mlp_ratio"]
+)
 @pytest.mark.parametrize("value", [0, -1, 2.0, "8", True])
 def test_a_size_is_whole_numbers(field: str, value: object):
     with pytest.raises(WaveError, match=field):
@@ -61,22 +66,36 @@ def test_impossible_templates(change: dict[str, object], message: str):
 
 
 def test_an_impossible_width_names_the_nearest():
-    rule = r"embed_dim=20 is not a multiple of head_dim=8; nearest valid widths are 16 and 24, or give num_heads, as in"
+    rule = (
+        r"embed_dim=20 is not a multiple of head_dim=8; nearest valid widths are 16 and 24, "
+        r"or give num_heads, as in"
+    )
     with pytest.raises(WaveError, match=rf"^{rule} num_heads=4 of 5 channels each$"):
         SPEC.shape(TargetSpec(20, 1))
     with pytest.raises(WaveError, match=r"embed_dim=16 .*nearest valid widths: 24$"):
         TemplateSpec.uniform(8, 6, block=12).check(Shape(16, 2, 8, 64), whole=True)
-    with pytest.raises(WaveError, match=r"num_heads=5 does not divide embed_dim=24; nearest: 4 and 6"):
+    with pytest.raises(
+        WaveError, match=r"num_heads=5 does not divide embed_dim=24; nearest: 4 and 6"
+    ):
         SPEC.shape(TargetSpec(24, 1, num_heads=5))
-    wide = TemplateSpec(dict.fromkeys(KINDS, (7, 7)) | {"proj": (8, 8)}, dict.fromkeys(KINDS, 2), 8, mlp_ratio=4.01)
+    wide = TemplateSpec(
+        dict.fromkeys(KINDS, (7, 7)) | {"proj": (8, 8)}, dict.fromkeys(KINDS, 2), 8, mlp_ratio=4.01
+    )
     with pytest.raises(WaveError, match=r"embed_dim=9 cannot be built"):
         wide.check(Shape(9, 1, 9 - 1, 36), whole=True)
     wide.check(Shape(9, 3, 3, 36))  # cropped
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.sampled_from([4, 8, 12]), st.sampled_from([2, 4, 6]), st.integers(1, 100), st.sampled_from([2.0, 3.0, 4.0]))
-def test_the_nearest_widths_are_valid_and_nothing_between_is(head_dim: int, side: int, width: int, ratio: float):
+@given(
+    st.sampled_from([4, 8, 12]),
+    st.sampled_from([2, 4, 6]),
+    st.integers(1, 100),
+    st.sampled_from([2.0, 3.0, 4.0]),
+)
+def test_the_nearest_widths_are_valid_and_nothing_between_is(
+    head_dim: int, side: int, width: int, ratio: float
+):
     spec = TemplateSpec.uniform(head_dim, 2, side, ratio)
 
     def valid(d: int) -> bool:
@@ -104,7 +123,9 @@ def test_counting():
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 8), st.integers(1, 99), st.sampled_from([2, 4, 12]))
-def test_the_enclosing_shape_is_whole_and_no_larger_than_it_must_be(heads: int, head_dim: int, hidden: int, side: int):
+def test_the_enclosing_shape_is_whole_and_no_larger_than_it_must_be(
+    heads: int, head_dim: int, hidden: int, side: int
+):
     spec, shape = TemplateSpec.uniform(8, 2, side), Shape(heads * head_dim, heads, head_dim, hidden)
     outer, unit = spec.enclosing(shape), spec.unit("embed")
     assert outer.head_dim == 8
@@ -115,13 +136,16 @@ def test_the_enclosing_shape_is_whole_and_no_larger_than_it_must_be(heads: int, 
 
 
 def test_counting_of_a_cropped_size():
-    # 12 channels in 3 heads of 4: 2 blocks of the stream, 3 heads of the templates; 30 hidden units: 4 blocks.
+    # 12 channels in 3 heads of 4: 2 blocks of the stream, 3 heads of the templates; 30 hidden
+    # units: 4 blocks.
     size = TargetSpec(12, 1, num_heads=3, mlp_ratio=2.5)
     assert SPEC.num_scalers(size) == 6 * (9 * 2 + 2 * 3 + 4 * 2 + 2 * 4)
 
 
 def test_the_unit_of_the_width_map_holds_whole_heads_and_blocks():
-    spec = TemplateSpec({"qkv": (8, 4), "proj": (4, 8), "fc1": (24, 4), "fc2": (12, 16)}, dict.fromkeys(KINDS, 2), 8)
+    spec = TemplateSpec(
+        {"qkv": (8, 4), "proj": (4, 8), "fc1": (24, 4), "fc2": (12, 16)}, dict.fromkeys(KINDS, 2), 8
+    )
     assert spec.unit("embed") == 24  # lcm of 8, 4 and the 12 rows of fc2
     assert spec.unit("hidden") == 48  # lcm of 24 and 16
 

@@ -20,13 +20,20 @@ from wave import Family, TargetSpec, Templates, WaveError, condense, initialise,
 from wave.files import replacing
 from wave.storage import META, TENSORS
 
-INFO = {"ancestor": "tiny", "mean": [0.5, 0.5, 0.5], "metrics": {"accuracy": 0.25}, "classes": ["eins", "zwei"]}
+INFO = {
+    "ancestor": "tiny",
+    "mean": [0.5, 0.5, 0.5],
+    "metrics": {"accuracy": 0.25},
+    "classes": ["eins", "zwei"],
+}
 
 
 def example(family: str = "class token") -> Templates:
     ancestor = tiny(family)
     auxiliary = condense(ancestor, spec_of(ancestor, count=4), size=TargetSpec(16, 1))
-    return Templates.of(auxiliary, Family.of(ancestor), exact(symmetry="split", strength=0.25, seed=3), INFO)
+    return Templates.of(
+        auxiliary, Family.of(ancestor), exact(symmetry="split", strength=0.25, seed=3), INFO
+    )
 
 
 @pytest.fixture
@@ -36,9 +43,13 @@ def artifact(tmp_path: Path) -> Path:
 
 
 def equal(a: Templates, b: Templates) -> bool:
-    plain = all(getattr(a, f) == getattr(b, f) for f in ("spec", "family", "size", "options", "info"))
+    plain = all(
+        getattr(a, f) == getattr(b, f) for f in ("spec", "family", "size", "options", "info")
+    )
     tensors = [(a.bank, b.bank), (a.state, b.state)]
-    return plain and all(x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x) for x, y in tensors)
+    return plain and all(
+        x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x) for x, y in tensors
+    )
 
 
 def refused(directory: Path, words: str) -> None:
@@ -97,7 +108,9 @@ def test_resealing_alone_is_accepted(artifact: Path):
 
 
 def test_missing_files(artifact: Path, tmp_path: Path):
-    refused(tmp_path / "nowhere", r"^[^(]*templates.json: No such file.*templates artifact is a folder")
+    refused(
+        tmp_path / "nowhere", r"^[^(]*templates.json: No such file.*templates artifact is a folder"
+    )
     (artifact / TENSORS).unlink()
     refused(artifact, TENSORS)
     refused(artifact / META, "Not a directory")
@@ -116,7 +129,12 @@ def test_cut_short(artifact: Path, name: str, keep: int):
 
 @pytest.mark.parametrize("name", [META, TENSORS])
 def test_any_changed_byte_is_an_error_or_changes_nothing(artifact: Path, name: str):
-    file, original, rng, wanted = artifact / name, (artifact / name).read_bytes(), random.Random(0), example()
+    file, original, rng, wanted = (
+        artifact / name,
+        (artifact / name).read_bytes(),
+        random.Random(0),
+        example(),
+    )
     accepted = 0
     for i in range(60):
         data = bytearray(original)
@@ -177,10 +195,15 @@ def test_an_unknown_version_is_named(artifact: Path, version: object):
         (lambda v: v.update({"auxiliary.norm.bias": torch.zeros(17)}), r"norm.bias.*\(16,\)"),
         (lambda v: v.update({"templates.qkv": v["templates.qkv"].double()}), "must be float32"),
         (lambda v: v["templates.qkv"][0, 0].fill_(math.nan), "templates.qkv holds NaN"),
-        (lambda v: v["auxiliary.pos_embed"].fill_(math.inf), "auxiliary.pos_embed holds NaN or infinite"),
+        (
+            lambda v: v["auxiliary.pos_embed"].fill_(math.inf),
+            "auxiliary.pos_embed holds NaN or infinite",
+        ),
     ],
 )
-def test_wrong_tensors_with_right_checksums(artifact: Path, change: Callable[[dict[str, Tensor]], None], words: str):
+def test_wrong_tensors_with_right_checksums(
+    artifact: Path, change: Callable[[dict[str, Tensor]], None], words: str
+):
     reseal(artifact, tensors=change)
     refused(artifact, words)
 
@@ -236,9 +259,22 @@ def test_a_saved_model_is_read_by_timm_alone_bit_equal(family: str, tmp_path: Pa
     assert all(torch.equal(v, read.state_dict()[k]) for k, v in model.state_dict().items())
     assert read.state_dict().keys() == model.state_dict().keys()
     assert torch.equal(read(images()), model(images()))
-    assert Family.of(read).create(TargetSpec(8, 1))(images()).shape == (3, CLASSES)  # and it is an ancestor again
+    assert Family.of(read).create(TargetSpec(8, 1))(images()).shape == (
+        3,
+        CLASSES,
+    )  # and it is an ancestor again
     data = timm.data.resolve_model_data_config(read)
-    assert [*data["mean"], *data["std"], *data["input_size"]] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 3, 16, 16]
+    assert [*data["mean"], *data["std"], *data["input_size"]] == [
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.6,
+        3,
+        16,
+        16,
+    ]
     assert data["crop_pct"] == 1.0
 
 
@@ -252,7 +288,9 @@ def test_nothing_of_the_architectures_own_checkpoint_is_claimed(tmp_path: Path):
     for claim in ("augreg", "in21k", "in1k", "apache", "http", "timm/", "2106.10270"):
         assert claim not in text
     assert config["num_classes"] == 5
-    assert not any(isinstance(v, str) and v.startswith("/") for v in config["pretrained_cfg"].values())
+    assert not any(
+        isinstance(v, str) and v.startswith("/") for v in config["pretrained_cfg"].values()
+    )
 
 
 # --- whole or not at all ---

@@ -31,7 +31,9 @@ def test_other_statistics_see_the_same_picture():
 def test_grey_images_are_repeated_for_a_colour_teacher():
     model, pixels = tiny(), images(channels=1).sigmoid()
     found = Teacher(model, (0.5,), (0.2,), *THEIRS)(normal(pixels, (0.5,), (0.2,)))
-    torch.testing.assert_close(found, model(normal(pixels.expand(-1, 3, -1, -1), *THEIRS)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        found, model(normal(pixels.expand(-1, 3, -1, -1), *THEIRS)), atol=1e-5, rtol=1e-5
+    )
     found = Teacher(model, (0.5,), (0.2,))(normal(pixels, (0.5,), (0.2,)))
     torch.testing.assert_close(found, model(normal(pixels, (0.5,), (0.2,)).expand(-1, 3, -1, -1)))
 
@@ -39,7 +41,9 @@ def test_grey_images_are_repeated_for_a_colour_teacher():
 def test_colour_images_are_averaged_for_a_grey_teacher():
     model, pixels = tiny(in_chans=1), images().sigmoid()
     found = Teacher(model, *OURS, (0.1,), (0.5,))(normal(pixels, *OURS))
-    torch.testing.assert_close(found, model(normal(pixels.mean(1, keepdim=True), (0.1,), (0.5,))), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        found, model(normal(pixels.mean(1, keepdim=True), (0.1,), (0.5,))), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("pixels", [8, 32])
@@ -61,8 +65,15 @@ def test_the_teacher_is_frozen_and_in_evaluation_mode():
 
 @pytest.mark.parametrize(
     ("channels", "ours", "theirs"),
-    [(3, (0.5, 0.5), None), (2, (0.5,) * 3, None), (3, (0.5,) * 3, (0.5, 0.5)), (3, (0.5,), (0.5, 0.5))],
+    [
+        (3, (0.5, 0.5), None),
+        (2, (0.5,) * 3, None),
+        (3, (0.5,) * 3, (0.5, 0.5)),
+        (3, (0.5,), (0.5, 0.5)),
+    ],
 )
-def test_channels_that_cannot_be_matched(channels: int, ours: tuple[float, ...], theirs: tuple[float, ...] | None):
+def test_channels_that_cannot_be_matched(
+    channels: int, ours: tuple[float, ...], theirs: tuple[float, ...] | None
+):
     with pytest.raises(WaveError, match="channels"):
         Teacher(tiny(in_chans=channels), ours, ours, theirs, theirs)

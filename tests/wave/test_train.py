@@ -1,4 +1,5 @@
-"""The loss against its formula, the schedule against its values, and a training that resumes as if never cut."""
+"""The loss against its formula, the schedule against its values, and a training that resumes as if
+never cut."""
 
 import itertools
 import math
@@ -34,7 +35,10 @@ def stream(step: int) -> Iterator[Batch]:
     """Endless batches, each a function of its step alone."""
     for i in itertools.count(step):
         generator = torch.Generator().manual_seed(i)
-        yield Batch(torch.randn(6, 3, 16, 16, generator=generator), torch.randint(0, 5, (6,), generator=generator))
+        yield Batch(
+            torch.randn(6, 3, 16, 16, generator=generator),
+            torch.randint(0, 5, (6,), generator=generator),
+        )
 
 
 def model(seed: int = 0) -> nn.Module:
@@ -43,7 +47,11 @@ def model(seed: int = 0) -> nn.Module:
 
 
 def trainer(net: nn.Module | None = None, steps: int = 6, **settings: object) -> Trainer:
-    extra = {k: settings.pop(k) for k in ("teacher", "sampler", "seed", "feature_weight", "annealing") if k in settings}
+    extra = {
+        k: settings.pop(k)
+        for k in ("teacher", "sampler", "seed", "feature_weight", "annealing")
+        if k in settings
+    }
     recipe = Recipe(**{"steps": steps, "lr": 1e-2, "log_every": 1, **settings})
     return Trainer(model() if net is None else net, recipe, steps, num_classes=5, **extra)
 
@@ -63,10 +71,16 @@ def slow_loss(z: Tensor, y: Tensor, teacher: Tensor | None, recipe: Recipe) -> f
     for i, row in enumerate(z.tolist()):
         wanted = [float(c == y[i]) for c in range(k)] if y.ndim == 1 else y[i].tolist()
         wanted = [(1 - recipe.label_smoothing) * w + recipe.label_smoothing / k for w in wanted]
-        total -= recipe.ce_weight * sum(w * math.log(p) for w, p in zip(wanted, softmax(row, 1), strict=True))
+        total -= recipe.ce_weight * sum(
+            w * math.log(p) for w, p in zip(wanted, softmax(row, 1), strict=True)
+        )
         if teacher is not None:
             p, q = softmax(teacher[i].tolist(), recipe.tau), softmax(row, recipe.tau)
-            total += recipe.kl_weight * recipe.tau**2 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+            total += (
+                recipe.kl_weight
+                * recipe.tau**2
+                * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+            )
     return total / len(z)
 
 
@@ -94,9 +108,14 @@ def test_the_loss_is_the_formula(settings: dict[str, float], probabilities: bool
 def test_the_loss_is_computed_in_float32_and_vanishes_for_equal_logits():
     z = torch.randn(4, 5)
     recipe = Recipe(steps=1, ce_weight=0.0, tau=4.0)
-    assert float(distillation_loss(z, torch.zeros(4, dtype=torch.long), z, recipe)) == pytest.approx(0, abs=1e-6)
+    assert float(
+        distillation_loss(z, torch.zeros(4, dtype=torch.long), z, recipe)
+    ) == pytest.approx(0, abs=1e-6)
     assert (
-        distillation_loss(z.bfloat16(), torch.zeros(4, dtype=torch.long), z.bfloat16(), recipe).dtype == torch.float32
+        distillation_loss(
+            z.bfloat16(), torch.zeros(4, dtype=torch.long), z.bfloat16(), recipe
+        ).dtype
+        == torch.float32
     )
 
 
@@ -107,7 +126,8 @@ def test_the_loss_of_several_sizes_is_their_mean():
     run = trainer(multi, sampler=lambda _: sizes)
     batch = next(stream(0))
     expected = [
-        float(distillation_loss(z, batch.labels, None, run.recipe).detach()) for z in multi(batch.images, sizes)
+        float(distillation_loss(z, batch.labels, None, run.recipe).detach())
+        for z in multi(batch.images, sizes)
     ]
     assert next(run.run(stream))["loss"] == pytest.approx(sum(expected) / 3, rel=1e-5)
 
@@ -148,7 +168,9 @@ def test_rates_of_templates_and_scalers_are_scaled_and_zero_freezes():
 
 
 def test_a_group_keeps_its_share_of_the_rate_in_every_step():
-    run = trainer(model(), steps=10, warmup_steps=2, lr=1e-3, min_lr=1e-5, template_lr_scale=1e-3, log_every=1)
+    run = trainer(
+        model(), steps=10, warmup_steps=2, lr=1e-3, min_lr=1e-5, template_lr_scale=1e-3, log_every=1
+    )
     for _ in run.run(stream):
         rates = {group["lr_scale"]: group["lr"] for group in run.optimizer.param_groups}
         assert rates[1e-3] == pytest.approx(1e-3 * rates[1.0])
@@ -166,7 +188,10 @@ def test_gradients_are_clipped_to_the_norm():
 
 
 def rates(**settings: object) -> list[float]:
-    return [m["lr"] for m in trainer(nn.Sequential(nn.Flatten(), nn.Linear(768, 5)), **settings).run(stream)]
+    return [
+        m["lr"]
+        for m in trainer(nn.Sequential(nn.Flatten(), nn.Linear(768, 5)), **settings).run(stream)
+    ]
 
 
 def test_the_rate_falls_along_a_cosine():
@@ -194,7 +219,9 @@ def test_metrics_are_means_over_the_steps_between_reports():
     each = [m["loss"] for m in trainer(steps=5).run(stream)]
     found = list(trainer(steps=5, log_every=2).run(stream))
     assert [m["step"] for m in found] == [2, 4, 5]
-    assert [m["loss"] for m in found] == pytest.approx([sum(each[:2]) / 2, sum(each[2:4]) / 2, each[4]], rel=1e-5)
+    assert [m["loss"] for m in found] == pytest.approx(
+        [sum(each[:2]) / 2, sum(each[2:4]) / 2, each[4]], rel=1e-5
+    )
     assert all(m["images_per_second"] > 0 and m["steps"] == 5 for m in found)
     assert found[-1]["seconds_left"] == 0
 
@@ -204,11 +231,17 @@ EVERYTHING: dict[str, Callable[[], dict[str, object]]] = {
     "ema": lambda: {"ema_decay": 0.9},
     "mixup and cutmix": lambda: {"mixup": 0.5, "cutmix": 0.5, "label_smoothing": 0.1, "seed": 3},
     "teacher": lambda: {"teacher": Teacher(tiny(seed=7), MEAN, STD), "tau": 2.0},
-    "annealing": lambda: {"teacher": Teacher(tiny(seed=7), MEAN, STD), "tau": 2.0, "annealing": True},
+    "annealing": lambda: {
+        "teacher": Teacher(tiny(seed=7), MEAN, STD),
+        "tau": 2.0,
+        "annealing": True,
+    },
     "warm-up": lambda: {"warmup_steps": 3, "scaler_lr_scale": 2.0},
     "bfloat16": lambda: {"precision": "bfloat16"},
     "checkpointing": lambda: {"checkpoint_activations": True},
-    "sizes": lambda: {"sampler": SizeSampler([TargetSpec(32, 2), TargetSpec(8, 1), TargetSpec(24, 3)], seed=2)},
+    "sizes": lambda: {
+        "sampler": SizeSampler([TargetSpec(32, 2), TargetSpec(8, 1), TargetSpec(24, 3)], seed=2)
+    },
     "features": lambda: {
         "teacher": Teacher(tiny(seed=7), MEAN, STD),
         "sampler": SizeSampler([TargetSpec(32, 2), TargetSpec(8, 1), TargetSpec(24, 3)], seed=2),
@@ -264,20 +297,30 @@ def test_annealing_goes_from_the_teacher_to_the_labels():
             z, wanted = run.inner(batch.images), teacher(batch.images)
         logits = slow_loss(z, batch.labels, wanted, replace(run.recipe, ce_weight=0.0))
         labels = slow_loss(z, batch.labels, None, run.recipe)
-        assert float(run._loss(batch).detach()) == pytest.approx((1 - share) * logits + share * labels, rel=1e-5)
+        assert float(run._loss(batch).detach()) == pytest.approx(
+            (1 - share) * logits + share * labels, rel=1e-5
+        )
     with pytest.raises(WaveError, match="give a teacher, or batches with its logits"):
         next(trainer(annealing=True).run(stream))
-    with pytest.raises(WaveError, match="the recipe has kl_weight=1 and ce_weight=0; give both a weight"):
+    with pytest.raises(
+        WaveError, match="the recipe has kl_weight=1 and ce_weight=0; give both a weight"
+    ):
         trainer(teacher=teacher, ce_weight=0.0, annealing=True)
     begun = trainer(teacher=teacher, tau=2.0, annealing=True)
     plain = trainer(teacher=teacher, tau=2.0, ce_weight=0.0)
     first = next(stream(0))
-    assert float(begun._loss(first).detach()) == pytest.approx(float(plain._loss(first).detach()), rel=1e-6)
+    assert float(begun._loss(first).detach()) == pytest.approx(
+        float(plain._loss(first).detach()), rel=1e-6
+    )
 
 
 def test_options_change_the_training():
     """Each of them, or a resume that ignored it would still be bit-equal."""
-    ends = {name: [m["loss"] for m in start(name).run(stream)] for name in EVERYTHING if name != "checkpointing"}
+    ends = {
+        name: [m["loss"] for m in start(name).run(stream)]
+        for name in EVERYTHING
+        if name != "checkpointing"
+    }
     assert ends.pop("ema") == ends["plain"]  # the average is beside the training
     assert len({tuple(v) for v in ends.values()}) == len(ends)
 
@@ -286,7 +329,9 @@ def test_the_average_is_what_is_kept():
     run = trainer(ema_decay=0.5, steps=3)
     list(run.run(stream))
     assert run.result is not run.inner
-    assert not torch.equal(run.result.get_parameter("head.weight"), run.inner.get_parameter("head.weight"))
+    assert not torch.equal(
+        run.result.get_parameter("head.weight"), run.inner.get_parameter("head.weight")
+    )
     plain = trainer()
     assert plain.result is plain.inner
 
@@ -295,10 +340,15 @@ def test_mixing_leaves_the_loaders_images_alone_and_keeps_the_labels_mass():
     fixed = next(stream(0))
     before = fixed.images.clone()
     losses = [
-        m["loss"] for m in trainer(mixup=1.0, cutmix=1.0, lr=1e-7, min_lr=0.0).run(lambda _: itertools.repeat(fixed))
+        m["loss"]
+        for m in trainer(mixup=1.0, cutmix=1.0, lr=1e-7, min_lr=0.0).run(
+            lambda _: itertools.repeat(fixed)
+        )
     ]
     assert torch.equal(fixed.images, before)
-    assert max(losses) - min(losses) > 5e-3  # drawn anew in every step, at a rate that moves nothing
+    assert (
+        max(losses) - min(losses) > 5e-3
+    )  # drawn anew in every step, at a rate that moves nothing
     odd = Batch(fixed.images[:5], fixed.labels[:5])
     with pytest.raises(WaveError, match="mix pairs, and a batch here has 5 images"):
         list(trainer(mixup=1.0).run(lambda _: itertools.repeat(odd)))
@@ -306,7 +356,9 @@ def test_mixing_leaves_the_loaders_images_alone_and_keeps_the_labels_mass():
 
 def test_labels_are_smoothed_once_with_mixing():
     fixed = next(stream(0))
-    same = Batch(fixed.images[:1].repeat(6, 1, 1, 1), torch.full((6,), 2))  # mixing equal images changes nothing
+    same = Batch(
+        fixed.images[:1].repeat(6, 1, 1, 1), torch.full((6,), 2)
+    )  # mixing equal images changes nothing
     values = [
         next(trainer(label_smoothing=0.3, **mix).run(lambda _: itertools.repeat(same)))["loss"]
         for mix in ({}, {"mixup": 1.0}, {"cutmix": 1.0})

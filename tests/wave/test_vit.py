@@ -1,4 +1,5 @@
-"""timm's models: which are templated, what is exported, and which are refused without being touched."""
+"""timm's models: which are templated, what is exported, and which are refused without being
+touched."""
 
 import copy
 import functools
@@ -61,7 +62,9 @@ def test_export_equals_the_templated_model_at_every_size(width: int, depth: int,
 
 
 def test_export_with_other_classes_images_patches_and_channels():
-    same_logits(Family.of(tiny(in_chans=1)), TargetSpec(16, 2, num_classes=7, img_size=24, patch_size=4))
+    same_logits(
+        Family.of(tiny(in_chans=1)), TargetSpec(16, 2, num_classes=7, img_size=24, patch_size=4)
+    )
 
 
 def test_the_exported_weights_are_those_trained_under_bfloat16():
@@ -82,11 +85,17 @@ def make(name: str) -> nn.Module:
         "SwinTransformer": lambda: timm.create_model(
             "swin_tiny_patch4_window7_224", embed_dim=8, depths=(1, 1), num_heads=(1, 1)
         ),
-        "ConvNeXt": lambda: timm.create_model("convnext_atto", dims=(4, 4, 4, 4), depths=(1, 1, 1, 1)),
-        "Eva": lambda: timm.create_model("eva02_tiny_patch14_224", embed_dim=16, depth=1, num_heads=2),
+        "ConvNeXt": lambda: timm.create_model(
+            "convnext_atto", dims=(4, 4, 4, 4), depths=(1, 1, 1, 1)
+        ),
+        "Eva": lambda: timm.create_model(
+            "eva02_tiny_patch14_224", embed_dim=16, depth=1, num_heads=2
+        ),
         "pools by attention": lambda: vit(global_pool="map"),
         "pools by attention .prr": lambda: vit(global_pool="prr"),
-        "HybridEmbed": lambda: timm.create_model("vit_tiny_r_s16_p8_224", embed_dim=16, depth=1, num_heads=2),
+        "HybridEmbed": lambda: timm.create_model(
+            "vit_tiny_r_s16_p8_224", embed_dim=16, depth=1, num_heads=2
+        ),
         "SwiGLU": lambda: vit(mlp_layer=swiglu),
         "ParallelScalingBlock": lambda: vit(block_fn=ParallelScalingBlock),
         "VisionTransformerRelPos": lambda: timm.create_model(
@@ -157,7 +166,9 @@ def test_a_model_that_timm_did_not_create_and_oblong_images_are_refused():
 def test_the_small_tensors_stay_the_ancestors():
     model = tiny("distilled")
     kept = {
-        k: v.detach().clone() for k, v in model.named_parameters() if not any(f"{p}.weight" in k for p in PART.values())
+        k: v.detach().clone()
+        for k, v in model.named_parameters()
+        if not any(f"{p}.weight" in k for p in PART.values())
     }
     state = templated(model, TemplateBank(spec_of(model))).state_dict()
     assert "head_dist.bias" in kept
@@ -170,10 +181,19 @@ def test_the_axes_that_grow_are_those_whose_length_does(family: str):
     found, spec = Family.of(ancestor), spec_of(ancestor)
     wide = dict(found.create(TargetSpec(24, 2)).named_parameters())
     for name, small in ancestor.named_parameters():
-        ratios = {"embed": 24 / 16, "attn": 24 / 16, "qkv": 24 / 16, "hidden": 24 / 16, "head": 1, None: 1}
+        ratios = {
+            "embed": 24 / 16,
+            "attn": 24 / 16,
+            "qkv": 24 / 16,
+            "hidden": 24 / 16,
+            "head": 1,
+            None: 1,
+        }
         grows = axes_of(name)
         padded = (*grows, *[None] * (small.ndim - len(grows)))
-        assert [s * ratios[a] for s, a in zip(small.shape, padded, strict=True)] == list(wide[name].shape), name
+        assert [s * ratios[a] for s, a in zip(small.shape, padded, strict=True)] == list(
+            wide[name].shape
+        ), name
         for length, axis in zip(small.shape, padded, strict=True):
             assert axis is None or length == spec.shape(found.size).length(axis), name
 
@@ -181,8 +201,11 @@ def test_the_axes_that_grow_are_those_whose_length_does(family: str):
 # --- the special cases of the method: full-size templates and scalers of 1 x 1 ---
 
 
-def full_size(count: int, depth: int, scalers: torch.Tensor) -> tuple[nn.Module, dict[str, torch.Tensor], nn.Module]:
-    """A real ViT of full-size templates, its templates, and the plain model that is exported from it."""
+def full_size(
+    count: int, depth: int, scalers: torch.Tensor
+) -> tuple[nn.Module, dict[str, torch.Tensor], nn.Module]:
+    """A real ViT of full-size templates, its templates, and the plain model that is exported from
+    it."""
     blocks = {"qkv": (48, 16), "proj": (16, 16), "fc1": (64, 16), "fc2": (16, 64)}
     family = Family.of(tiny())
     bank = TemplateBank(TemplateSpec(blocks, dict.fromkeys(KINDS, count), 8))
@@ -204,7 +227,9 @@ def check_layers(plain: nn.Module, wanted: dict[str, list[torch.Tensor]]) -> Non
         for kind, layers in wanted.items():
             for i, weight in enumerate(layers):
                 direct.get_parameter(f"blocks.{i}.{PART[kind]}.weight").copy_(weight)
-                torch.testing.assert_close(plain.get_parameter(f"blocks.{i}.{PART[kind]}.weight"), weight)
+                torch.testing.assert_close(
+                    plain.get_parameter(f"blocks.{i}.{PART[kind]}.weight"), weight
+                )
         torch.testing.assert_close(plain(images()), direct(images()))
 
 

@@ -13,7 +13,8 @@ from wave.recipe import Batch
 
 @pytest.fixture(scope="session")
 def ancestor() -> VisionTransformer:
-    """Width 16, depth 4, two heads of 8, images 8x8 of one channel, 5 classes; every tensor is away from its start."""
+    """Width 16, depth 4, two heads of 8, images 8x8 of one channel, 5 classes; every tensor is away
+    from its start."""
     torch.manual_seed(7)
     model = timm.create_model(
         "vit_tiny_patch16_224",
@@ -49,7 +50,11 @@ def make_batches(img_size: int = 8, classes: int = 5) -> Callable[[int], Iterato
         while True:
             generator = torch.Generator().manual_seed(step)
             labels = torch.randint(0, classes, (4,), generator=generator)
-            yield Batch(torch.randn(4, 1, img_size, img_size, generator=generator) + labels.view(-1, 1, 1, 1), labels)
+            yield Batch(
+                torch.randn(4, 1, img_size, img_size, generator=generator)
+                + labels.view(-1, 1, 1, 1),
+                labels,
+            )
             step += 1
 
     return run

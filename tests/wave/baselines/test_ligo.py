@@ -1,4 +1,5 @@
-"""LiGO: B W A^T by explicit matrices, identity coefficients, and training that touches coefficients alone."""
+"""LiGO: B W A^T by explicit matrices, identity coefficients, and training that touches coefficients
+alone."""
 
 import pytest
 import torch
@@ -22,7 +23,9 @@ def identity_depth(growth: Growth, source: int) -> None:
 
 def test_growing_is_a_product_with_stacked_matrices():
     generator = torch.Generator().manual_seed(0)
-    w, a_out, a_in = (torch.randn(*s, dtype=torch.float64, generator=generator) for s in ((5, 4), (3, 5), (2, 4)))
+    w, a_out, a_in = (
+        torch.randn(*s, dtype=torch.float64, generator=generator) for s in ((5, 4), (3, 5), (2, 4))
+    )
     b_out, b_in = torch.cat([torch.eye(5), a_out]), torch.cat([torch.eye(4), a_in])
     torch.testing.assert_close(grow_last(grow_rows(w, a_out), a_in), b_out @ w @ b_in.T)
     torch.testing.assert_close(grow_rows(w[:, 0], a_out), b_out @ w[:, 0])
@@ -54,12 +57,21 @@ def test_zero_new_rows_keep_the_ancestor_in_the_corner(ancestor, family):
             p.zero_()
     state = growth.state()
     for i in range(4):
-        for name, rows, columns in (("attn.proj", 16, 16), ("mlp.fc1", 64, 16), ("mlp.fc2", 16, 64)):
-            grown, old = state[f"blocks.{i}.{name}.weight"], ancestor.state_dict()[f"blocks.{i}.{name}.weight"]
+        for name, rows, columns in (
+            ("attn.proj", 16, 16),
+            ("mlp.fc1", 64, 16),
+            ("mlp.fc2", 16, 64),
+        ):
+            grown, old = (
+                state[f"blocks.{i}.{name}.weight"],
+                ancestor.state_dict()[f"blocks.{i}.{name}.weight"],
+            )
             assert torch.equal(grown[:rows, :columns], old)
             assert grown.abs().sum().item() == pytest.approx(old.abs().sum().item(), rel=1e-5)
     qkv = state["blocks.0.attn.qkv.weight"].unflatten(0, (3, 24))
-    assert torch.equal(qkv[:, :16, :16].flatten(0, 1), ancestor.state_dict()["blocks.0.attn.qkv.weight"])
+    assert torch.equal(
+        qkv[:, :16, :16].flatten(0, 1), ancestor.state_dict()["blocks.0.attn.qkv.weight"]
+    )
 
 
 def test_every_tensor_against_explicit_matrices(ancestor, family):
@@ -81,9 +93,14 @@ def test_every_tensor_against_explicit_matrices(ancestor, family):
             return sum(mixing[name][part, j] * w for j, w in enumerate(layers))
 
         def check(name: str, expected: torch.Tensor, layer=layer) -> None:
-            torch.testing.assert_close(state[f"blocks.{layer}.{name}"], expected, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                state[f"blocks.{layer}.{name}"], expected, atol=1e-5, rtol=1e-4
+            )
 
-        qkv = [(b[k], mixed("attn.qkv.weight", i, 3), mixed("attn.qkv.bias", i, 3)) for i, k in enumerate("qkv")]
+        qkv = [
+            (b[k], mixed("attn.qkv.weight", i, 3), mixed("attn.qkv.bias", i, 3))
+            for i, k in enumerate("qkv")
+        ]
         check("attn.qkv.weight", torch.cat([bk @ w @ embed.T for bk, w, _ in qkv]))
         check("attn.qkv.bias", torch.cat([bk @ bias for bk, _, bias in qkv]))
         check("attn.proj.weight", embed @ mixed("attn.proj.weight") @ b["v"].T)
@@ -92,7 +109,9 @@ def test_every_tensor_against_explicit_matrices(ancestor, family):
         check("mlp.fc1.bias", b["ffn"] @ mixed("mlp.fc1.bias"))
         check("mlp.fc2.weight", embed @ mixed("mlp.fc2.weight") @ b["ffn"].T)
         check("norm1.weight", embed @ mixed("norm1.weight"))
-    torch.testing.assert_close(state["head.weight"], old["head.weight"] @ embed.T, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        state["head.weight"], old["head.weight"] @ embed.T, atol=1e-5, rtol=1e-4
+    )
     torch.testing.assert_close(state["pos_embed"], old["pos_embed"] @ embed.T, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(
         state["patch_embed.proj.weight"].flatten(1),
@@ -117,7 +136,11 @@ def test_the_start_is_stacked_and_normalised(ancestor, family):
 def test_only_coefficients_are_trained(ancestor, family, images, batches):
     growth = Growth(dense_state(ancestor), family, TargetSpec(24, 5), 0)
     assert sum(p.numel() for p in growth.parameters()) == sum(
-        [8 * 16, 5 * (3 * 8 * 16 + 32 * 64), 5 * 4 * sum(3 if "qkv" in n else 1 for n in growth.stacks)]
+        [
+            8 * 16,
+            5 * (3 * 8 * 16 + 32 * 64),
+            5 * 4 * sum(3 if "qkv" in n else 1 for n in growth.stacks),
+        ]
     )
     growth(images).sum().backward()
     assert all(p.grad is not None for p in growth.parameters())
@@ -136,7 +159,8 @@ def test_steps_on_the_coefficients_help(ancestor, family, batches, monkeypatch):
     stream = batches(1000)
     data = [next(stream) for _ in range(20)]
     losses = [
-        sum(nn.functional.cross_entropy(m(b.images), b.labels).item() for b in data) / 20 for m in (before, after)
+        sum(nn.functional.cross_entropy(m(b.images), b.labels).item() for b in data) / 20
+        for m in (before, after)
     ]
     assert losses[1] < 0.97 * losses[0]
 

@@ -63,7 +63,8 @@ def test_split_is_the_best_low_rank_product():
 
 
 def heads(state, layer: int, head: int, head_dim: int = 8) -> list[torch.Tensor]:
-    """W_q, W_k, W_v (D, head_dim) and W_proj (head_dim, D) of one head, in the paper's convention."""
+    """W_q, W_k, W_v (D, head_dim) and W_proj (head_dim, D) of one head, in the paper's
+    convention."""
     qkv, proj = (state[f"blocks.{layer}.attn.{n}.weight"] for n in ("qkv", "proj"))
     width = proj.shape[0]
     rows = [slice(i * width + head * head_dim, i * width + (head + 1) * head_dim) for i in range(3)]
@@ -121,11 +122,15 @@ def test_heur_lg_inherits_the_last_layers_alone(family, ancestor):
         random = BASELINES["timm_default"].initialise(ancestor, family, target, 2)
         for key, value in state.items():
             last = key.startswith(f"blocks.{depth - 1}.")
-            expected = source[key.replace(f"blocks.{depth - 1}.", "blocks.3.")] if last else random[key]
+            expected = (
+                source[key.replace(f"blocks.{depth - 1}.", "blocks.3.")] if last else random[key]
+            )
             assert torch.equal(value, expected), key
 
 
-@pytest.mark.parametrize(("source", "target", "count"), [(12, 12, 3), (12, 2, 2), (6, 6, 2), (4, 9, 1), (1, 1, 1)])
+@pytest.mark.parametrize(
+    ("source", "target", "count"), [(12, 12, 3), (12, 2, 2), (6, 6, 2), (4, 9, 1), (1, 1, 1)]
+)
 def test_heur_lg_count(source: int, target: int, count: int):
     assert num_inherited(source, target) == count
 
@@ -135,4 +140,6 @@ def test_heur_lg_takes_several_layers_in_order(family, ancestor, monkeypatch):
     state = BASELINES["heur_lg"].initialise(ancestor, family, TargetSpec(16, 5), 2)
     for new, old in ((4, 3), (3, 2), (2, 1)):
         key = "mlp.fc1.weight"
-        assert torch.equal(state[f"blocks.{new}.{key}"], ancestor.state_dict()[f"blocks.{old}.{key}"])
+        assert torch.equal(
+            state[f"blocks.{new}.{key}"], ancestor.state_dict()[f"blocks.{old}.{key}"]
+        )

@@ -1,4 +1,5 @@
-"""Every rival, every size it reaches: a complete, finite state dict, the same for the same seed."""
+"""Every baseline, every size it reaches: a complete, finite state dict, the same for the same
+seed."""
 
 import dataclasses
 import pickle
@@ -62,7 +63,9 @@ def test_names():
     assert dict(BASELINES) == {b.name: b for b in BASELINES.values()}
     assert set(BASELINES) == set(REACH)
     assert (
-        {n for n, b in BASELINES.items() if b.needs_batches} == {n for n, b in BASELINES.items() if b.steps} == {"ligo"}
+        {n for n, b in BASELINES.items() if b.needs_batches}
+        == {n for n, b in BASELINES.items() if b.steps}
+        == {"ligo"}
     )
     assert {n for n, b in BASELINES.items() if b.stage1} == {"tleg", "sws", "shared_block"}
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -99,7 +102,10 @@ def test_every_reachable_size_loads(name: str, ancestor, family, batches_of, sho
         state = baseline.initialise(source, family, target, 3, batches=batches)
         model = family.create(target).eval()
         model.load_state_dict(state, strict=True)
-        assert all(torch.isfinite(t).all() and t.dtype == torch.float32 and not t.requires_grad for t in state.values())
+        assert all(
+            torch.isfinite(t).all() and t.dtype == torch.float32 and not t.requires_grad
+            for t in state.values()
+        )
         assert torch.isfinite(model(torch.randn(2, 1, full.img_size, full.img_size))).all()
     assert reached >= 5
     torch.set_rng_state(before)
@@ -112,7 +118,9 @@ def test_unreachable_sizes_are_refused_with_the_reason(name: str, ancestor, fami
         reason = baseline.reach(family.size, target)
         if reason is not None:
             with pytest.raises(WaveError, match=reason):
-                baseline.initialise(start(baseline, ancestor, family), family, target, 0, batches=batches)
+                baseline.initialise(
+                    start(baseline, ancestor, family), family, target, 0, batches=batches
+                )
 
 
 @pytest.mark.parametrize("name", REACH)
@@ -121,7 +129,9 @@ def test_seeds(name: str, ancestor, family, batches, short_ligo):
     target = TargetSpec(16, 4) if name != "ligo" else TargetSpec(24, 5)
     source = start(baseline, ancestor, family)
     global_state = torch.get_rng_state()
-    one, again, other = (baseline.initialise(source, family, target, s, batches=batches) for s in (1, 1, 2))
+    one, again, other = (
+        baseline.initialise(source, family, target, s, batches=batches) for s in (1, 1, 2)
+    )
     assert torch.equal(torch.get_rng_state(), global_state)
     assert all(torch.equal(one[k], again[k]) for k in one)
     differs = {k for k in one if not torch.equal(one[k], other[k])}
@@ -136,14 +146,17 @@ def test_seeds(name: str, ancestor, family, batches, short_ligo):
 @pytest.mark.parametrize("name", REACH)
 def test_the_ancestor_is_left_alone(name: str, ancestor, family, batches, short_ligo):
     baseline, before = BASELINES[name], {k: v.clone() for k, v in ancestor.state_dict().items()}
-    state = baseline.initialise(start(baseline, ancestor, family), family, family.size, 0, batches=batches)
+    state = baseline.initialise(
+        start(baseline, ancestor, family), family, family.size, 0, batches=batches
+    )
     for tensor in state.values():
         tensor.add_(1)
     assert all(torch.equal(v, before[k]) for k, v in ancestor.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(REACH) - RANDOM - {"weight_selection", "tleg", "sws", "shared_block", "ligo"})
+    "name",
+    sorted(set(REACH) - RANDOM - {"weight_selection", "tleg", "sws", "shared_block", "ligo"}),
 )
 def test_the_ancestors_own_size_is_the_ancestor(name: str, ancestor, family):
     state = BASELINES[name].initialise(ancestor, family, family.size, 0)
@@ -154,7 +167,9 @@ def test_the_ancestors_own_size_is_the_ancestor(name: str, ancestor, family):
 @pytest.mark.parametrize("name", REACH)
 def test_other_classes_draw_the_classifier(name: str, ancestor, family, batches_of, short_ligo):
     baseline, target = BASELINES[name], TargetSpec(16, 4, num_classes=3)
-    state = baseline.initialise(start(baseline, ancestor, family), family, target, 5, batches=batches_of(8, 3))
+    state = baseline.initialise(
+        start(baseline, ancestor, family), family, target, 5, batches=batches_of(8, 3)
+    )
     assert state["head.weight"].shape == (3, 16)
 
 

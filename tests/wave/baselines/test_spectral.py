@@ -18,18 +18,24 @@ lengths = st.integers(1, 20)
 
 
 def signal(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
+    return torch.randn(
+        *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape))
+    )
 
 
 @settings(deadline=None)
 @given(lengths)
 def test_dct_matrix_is_orthonormal_and_is_the_cosines(n: int):
     matrix = dct_matrix(n)
-    torch.testing.assert_close(matrix @ matrix.T, torch.eye(n, dtype=torch.float64), atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        matrix @ matrix.T, torch.eye(n, dtype=torch.float64), atol=1e-10, rtol=0
+    )
     for k in range(n):
         norm = math.sqrt((1 if k == 0 else 2) / n)
         for i in range(n):
-            assert float(matrix[k, i]) == pytest.approx(norm * math.cos(math.pi * (i + 0.5) * k / n), abs=1e-12)
+            assert float(matrix[k, i]) == pytest.approx(
+                norm * math.cos(math.pi * (i + 0.5) * k / n), abs=1e-12
+            )
 
 
 @settings(deadline=None)
@@ -39,7 +45,9 @@ def test_dct_keeps_the_low_band_and_nothing_else(n: int, length: int):
     before, after = dct_matrix(n) @ x, dct_matrix(length) @ keep_low(x, 0, length)
     low = min(n, length)
     torch.testing.assert_close(after[:low], before[:low], atol=1e-10, rtol=0)
-    torch.testing.assert_close(after[low:], torch.zeros(length - low, dtype=torch.float64), atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        after[low:], torch.zeros(length - low, dtype=torch.float64), atol=1e-10, rtol=0
+    )
     assert float(after.norm() ** 2) == pytest.approx(float((before[:low] ** 2).sum()))
 
 
@@ -47,7 +55,9 @@ def test_dct_keeps_the_low_band_and_nothing_else(n: int, length: int):
 @given(lengths, lengths)
 def test_scales_of_the_three_forms(n: int, length: int):
     ones = torch.full((n,), 3.0, dtype=torch.float64)
-    torch.testing.assert_close(keep_values(ones, 0, length), torch.full((length,), 3.0, dtype=torch.float64))
+    torch.testing.assert_close(
+        keep_values(ones, 0, length), torch.full((length,), 3.0, dtype=torch.float64)
+    )
     assert float(keep_sums(ones, 0, length).sum()) == pytest.approx(3.0 * n)
     assert float(keep_low(ones, 0, length).square().sum()) == pytest.approx(9.0 * n)
 
@@ -55,13 +65,21 @@ def test_scales_of_the_three_forms(n: int, length: int):
 @settings(deadline=None)
 @given(lengths, lengths)
 def test_keep_sums_is_the_unnormalised_pair(n: int, length: int):
-    """X[k] = sum x cos, zero-padded or cut, then (X[0] + 2 sum X[k] cos) / length, as the released code computes."""
+    """X[k] = sum x cos, zero-padded or cut, then (X[0] + 2 sum X[k] cos) / length, as the released
+    code computes."""
     x = signal(n)
-    big = [sum(float(x[i]) * math.cos(math.pi * k * (2 * i + 1) / (2 * n)) for i in range(n)) for k in range(n)]
+    big = [
+        sum(float(x[i]) * math.cos(math.pi * k * (2 * i + 1) / (2 * n)) for i in range(n))
+        for k in range(n)
+    ]
     expected = [
         (
             big[0]
-            + 2 * sum(big[k] * math.cos(math.pi * k * (2 * i + 1) / (2 * length)) for k in range(1, min(n, length)))
+            + 2
+            * sum(
+                big[k] * math.cos(math.pi * k * (2 * i + 1) / (2 * length))
+                for k in range(1, min(n, length))
+            )
         )
         / length
         for i in range(length)
@@ -124,11 +142,21 @@ def test_whole_models_against_explicit_matrices(ancestor, family, method: str, t
     def matrix(n: int, length: int) -> torch.Tensor:
         return one(torch.eye(n, dtype=torch.float64), 0, length)
 
-    width, depth, factor = matrix(16, target.embed_dim), matrix(4, target.depth), 16 / target.embed_dim
+    width, depth, factor = (
+        matrix(16, target.embed_dim),
+        matrix(4, target.depth),
+        16 / target.embed_dim,
+    )
     stack = torch.stack([source[f"blocks.{i}.attn.proj.weight"] for i in range(4)]).double()
     expected = factor * kron_axes(stack, [depth, width, width])
-    qkv = torch.stack([source[f"blocks.{i}.attn.qkv.weight"] for i in range(4)]).double().unflatten(1, (3, 16))
-    qkv_expected = factor * kron_axes(qkv, [depth, torch.eye(3).double(), width, width]).flatten(1, 2)
+    qkv = (
+        torch.stack([source[f"blocks.{i}.attn.qkv.weight"] for i in range(4)])
+        .double()
+        .unflatten(1, (3, 16))
+    )
+    qkv_expected = factor * kron_axes(qkv, [depth, torch.eye(3).double(), width, width]).flatten(
+        1, 2
+    )
     norms = torch.stack([source[f"blocks.{i}.norm1.weight"] for i in range(4)]).double()
     for i in range(target.depth):
         for name, value in (
@@ -136,12 +164,20 @@ def test_whole_models_against_explicit_matrices(ancestor, family, method: str, t
             ("attn.qkv.weight", qkv_expected[i]),
             ("norm1.weight", kron_axes(norms, [depth, width])[i]),
         ):
-            torch.testing.assert_close(state[f"blocks.{i}.{name}"].double(), value, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                state[f"blocks.{i}.{name}"].double(), value, atol=1e-5, rtol=1e-4
+            )
     torch.testing.assert_close(
-        state["head.weight"].double(), factor * source["head.weight"].double() @ width.T, atol=1e-5, rtol=1e-4
+        state["head.weight"].double(),
+        factor * source["head.weight"].double() @ width.T,
+        atol=1e-5,
+        rtol=1e-4,
     )
     torch.testing.assert_close(
-        state["pos_embed"][0].double(), source["pos_embed"][0].double() @ width.T, atol=1e-5, rtol=1e-4
+        state["pos_embed"][0].double(),
+        source["pos_embed"][0].double() @ width.T,
+        atol=1e-5,
+        rtol=1e-4,
     )
 
 
@@ -155,10 +191,15 @@ def test_scaled_dct_of_the_four_matrices_is_the_orthonormal_transform(ancestor, 
 
 @pytest.mark.parametrize("target", [TargetSpec(8, 2), TargetSpec(24, 6)])
 def test_dct_as_released(ancestor, family, target: TargetSpec):
-    """Standardise each layer, three unnormalised transforms, undo with the statistics of layer min(j, L - 1)."""
+    """Standardise each layer, three unnormalised transforms, undo with the statistics of layer
+    min(j, L - 1)."""
     state = BASELINES["dct"].initialise(ancestor, family, target, 0)
     source = ancestor.state_dict()
-    for name, sizes in (("attn.qkv.weight", (3, 1)), ("mlp.fc2.bias", (1,)), ("norm2.weight", (1,))):
+    for name, sizes in (
+        ("attn.qkv.weight", (3, 1)),
+        ("mlp.fc2.bias", (1,)),
+        ("norm2.weight", (1,)),
+    ):
         layers = [source[f"blocks.{i}.{name}"].double() for i in range(4)]
         stats = [(w.mean(), w.std()) for w in layers]
         stack = torch.stack([(w - m) / (s + 1e-8) for w, (m, s) in zip(layers, stats, strict=True)])
@@ -173,7 +214,8 @@ def test_dct_as_released(ancestor, family, target: TargetSpec):
 
 
 def test_wavelet_doubling_without_attention_keeps_the_function(ancestor, images):
-    """Copies side by side, the reading side halved: exact where no head is cut (attention's values set to zero)."""
+    """Copies side by side, the reading side halved: exact where no head is cut (attention's values
+    set to zero)."""
     family = Family.of(ancestor)
     model = family.create(family.size).eval()
     state = {k: v.clone() for k, v in ancestor.state_dict().items()}
@@ -194,4 +236,8 @@ def test_resize_state_calls_for_every_width_axis_once(ancestor, family):
 
     resize_state(dict(ancestor.state_dict()), family, TargetSpec(8, 3), spy)
     assert set(calls) == {(4, 3), (16, 8), (64, 32)}
-    assert dct.BASELINE.reach(family.size, TargetSpec(8, 9)) is None is wavelet.BASELINE.reach(family.size, family.size)
+    assert (
+        dct.BASELINE.reach(family.size, TargetSpec(8, 9))
+        is None
+        is wavelet.BASELINE.reach(family.size, family.size)
+    )

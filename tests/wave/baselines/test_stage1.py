@@ -1,4 +1,5 @@
-"""TLEG, SWS and one shared block: the rules, the model that is trained, and the models read off it."""
+"""TLEG, SWS and one shared block: the rules, the model that is trained, and the models read off
+it."""
 
 import copy
 import io
@@ -27,7 +28,9 @@ def stage(request, family) -> Stage1:
     with torch.no_grad():
         for p in model.parameters():
             if p.requires_grad:
-                p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+                p.add_(
+                    0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
+                )
     return model
 
 
@@ -57,7 +60,9 @@ def test_a_model_of_any_depth_is_the_mixture(stage: Stage1, family, depth: int, 
         for kind in KINDS:
             templates = own[f"auxiliary.templates.{kind}"]
             expected = sum(s * templates[t] for t, s in mixture.items())
-            torch.testing.assert_close(state[f"blocks.{layer}.{'.'.join(PATHS[kind])}.weight"], expected)
+            torch.testing.assert_close(
+                state[f"blocks.{layer}.{'.'.join(PATHS[kind])}.weight"], expected
+            )
         for key in ("norm1/weight", "attn.qkv.bias".replace(".", "/"), "mlp/fc2/bias"):
             expected = sum(s * own[f"small.{t}.{key}"] for t, s in mixture.items())
             torch.testing.assert_close(state[f"blocks.{layer}.{key.replace('/', '.')}"], expected)
@@ -73,7 +78,12 @@ def test_the_auxiliary_model_computes_what_its_state_says(stage: Stage1, family,
 
 
 def test_it_is_our_equation_with_full_size_templates(stage: Stage1):
-    assert stage.spec.blocks == {"qkv": (48, 16), "proj": (16, 16), "fc1": (64, 16), "fc2": (16, 64)}
+    assert stage.spec.blocks == {
+        "qkv": (48, 16),
+        "proj": (16, 16),
+        "fc1": (64, 16),
+        "fc2": (16, 64),
+    }
     for name, p in stage.named_parameters():
         assert p.requires_grad != name.endswith(".scalers")
     assert all(p.shape[1:] == (1, 1) for n, p in stage.named_parameters() if n.endswith(".scalers"))
@@ -124,7 +134,10 @@ def test_start_at_the_ancestor_is_least_squares(name: str, family, ancestor):
         built = torch.stack([state[f"blocks.{i}.{key}"] for i in range(4)]).double()
         # the residual of a least-squares fit is orthogonal to every column of the design
         torch.testing.assert_close(
-            s.T @ (layers - built).flatten(1), torch.zeros(s.shape[1], built[0].numel()).double(), atol=1e-5, rtol=0
+            s.T @ (layers - built).flatten(1),
+            torch.zeros(s.shape[1], built[0].numel()).double(),
+            atol=1e-5,
+            rtol=0,
         )
     assert torch.equal(state["head.weight"], source["head.weight"])
     if name == "shared_block":
@@ -138,7 +151,10 @@ def test_trained_like_every_stage_1(name: str, family, ancestor, batches, ema):
     stage = BASELINES[name].stage1(family, 0)
     before = stage.state(family.size, 0)
     trainer = Trainer(
-        stage, Recipe(steps=12, lr=3e-3, ema_decay=ema, log_every=4), 12, teacher=Teacher(ancestor, (0.5,), (0.5,))
+        stage,
+        Recipe(steps=12, lr=3e-3, ema_decay=ema, log_every=4),
+        12,
+        teacher=Teacher(ancestor, (0.5,), (0.5,)),
     )
     losses = [m["loss"] for m in trainer.run(batches)]
     assert losses[-1] < losses[0]
@@ -146,7 +162,8 @@ def test_trained_like_every_stage_1(name: str, family, ancestor, batches, ema):
     assert not torch.equal(after["blocks.1.attn.qkv.weight"], before["blocks.1.attn.qkv.weight"])
     for model in (stage, trainer.result):
         assert all(
-            (p == s).all() for p, s in zip(scalers(model), scalers(BASELINES[name].stage1(family, 0)), strict=True)
+            (p == s).all()
+            for p, s in zip(scalers(model), scalers(BASELINES[name].stage1(family, 0)), strict=True)
         )
 
 
@@ -166,7 +183,7 @@ def test_copies_and_files_after_a_step(stage: Stage1, images, family):
     torch.testing.assert_close(empty(images), expected)
 
 
-def test_rivals_decay_no_norm_and_no_bias(stage: Stage1):
+def test_baselines_decay_no_norm_and_no_bias(stage: Stage1):
     for name, p in stage.named_parameters():
         if name.startswith("small."):
             assert p.ndim == 1

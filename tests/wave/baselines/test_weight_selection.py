@@ -73,7 +73,9 @@ def test_as_released(ancestor, family, target: TargetSpec):
         old = source[name]
         for position in itertools.product(*(range(n) for n in tensor.shape)):
             # every axis here divides: 16 to 8 and its multiples
-            where = tuple(i * (o // n) for i, o, n in zip(position, old.shape, tensor.shape, strict=True))
+            where = tuple(
+                i * (o // n) for i, o, n in zip(position, old.shape, tensor.shape, strict=True)
+            )
             assert tensor[position] == old[where]
 
 
@@ -100,10 +102,16 @@ def test_head_aware_takes_whole_heads(ancestor, family):
     state = BASELINES["weight_selection_heads"].initialise(ancestor, family, TargetSpec(8, 2), 0)
     name = "blocks.1.attn.{}"
     kept = [16 * third + channel for third in range(3) for channel in range(8)]
-    assert torch.equal(state[name.format("qkv.weight")], source[name.format("qkv.weight")][kept][:, ::2])
+    assert torch.equal(
+        state[name.format("qkv.weight")], source[name.format("qkv.weight")][kept][:, ::2]
+    )
     assert torch.equal(state[name.format("qkv.bias")], source[name.format("qkv.bias")][kept])
-    assert torch.equal(state[name.format("proj.weight")], source[name.format("proj.weight")][::2, :8])
-    plain = BASELINES["weight_selection_classifier"].initialise(ancestor, family, TargetSpec(8, 2), 0)
+    assert torch.equal(
+        state[name.format("proj.weight")], source[name.format("proj.weight")][::2, :8]
+    )
+    plain = BASELINES["weight_selection_classifier"].initialise(
+        ancestor, family, TargetSpec(8, 2), 0
+    )
     same = {k for k in state if torch.equal(state[k], plain[k])}
     assert set(state) - same == {
         f"blocks.{i}.attn.{n}" for i in range(2) for n in ("qkv.weight", "qkv.bias", "proj.weight")
@@ -111,7 +119,9 @@ def test_head_aware_takes_whole_heads(ancestor, family):
 
 
 def test_depth_alone_is_the_ancestors_first_layers(ancestor, family, images):
-    state = BASELINES["weight_selection_classifier"].initialise(ancestor, family, TargetSpec(16, 3), 0)
+    state = BASELINES["weight_selection_classifier"].initialise(
+        ancestor, family, TargetSpec(16, 3), 0
+    )
     model = family.create(TargetSpec(16, 3)).eval()
     model.load_state_dict(state)
     x = ancestor.norm_pre(ancestor._pos_embed(ancestor.patch_embed(images)))
