@@ -1,4 +1,5 @@
-"""JSON and tensors that somebody else wrote: read within limits, refused at once, in one line that names the file."""
+"""JSON and tensors that somebody else wrote: read within limits, refused at once, in one line that
+names the file."""
 
 import json
 import math
@@ -16,7 +17,14 @@ from torch import Tensor
 from tests.wave.test_storage import example, refused, reseal
 from wave import TargetSpec, Templates, WaveError
 from wave.json_file import DEEPEST, JsonError, parse_json, read_json
-from wave.tensor_file import check_dense, check_layers, read_safetensors, read_torch, shapes_in, weights
+from wave.tensor_file import (
+    check_dense,
+    check_layers,
+    read_safetensors,
+    read_torch,
+    shapes_in,
+    weights,
+)
 
 DEEP = "[" * 100_000 + "]" * 100_000
 NUMBER = "1" + "0" * 400
@@ -48,7 +56,12 @@ def test_json_beyond_its_limits_is_one_line_at_once(text: str | bytes, words: st
 
 
 def test_json_within_its_limits_is_what_json_says(tmp_path: Path) -> None:
-    text = '{"a": [1, -2.5e3, 12345678901234567890, "x", null, true], "b": ' + "[" * 62 + "]" * 62 + "}"
+    text = (
+        '{"a": [1, -2.5e3, 12345678901234567890, "x", null, true], "b": '
+        + "[" * 62
+        + "]" * 62
+        + "}"
+    )
     assert parse_json(text, "x") == json.loads(text)
     (tmp_path / "x.json").write_text(text)
     assert read_json(tmp_path / "x.json") == json.loads(text)
@@ -62,15 +75,24 @@ def test_no_more_of_a_file_is_read_than_the_limit(tmp_path: Path) -> None:
 
 
 KINDS: dict[str, tuple[Callable[[], Tensor], str]] = {
-    "float64 beyond float32": (lambda: torch.tensor([1e300, 1.0], dtype=torch.float64), "float64 values that float32"),
+    "float64 beyond float32": (
+        lambda: torch.tensor([1e300, 1.0], dtype=torch.float64),
+        "float64 values that float32",
+    ),
     "nan": (lambda: torch.tensor([math.nan, 1.0]), "NaN or infinite"),
     "complex": (lambda: torch.ones(2, dtype=torch.complex64), r"complex \(complex64\)"),
     "sparse": (lambda: torch.ones(2).to_sparse(), r"sparse \(sparse_coo\)"),
     "sparse rows": (lambda: torch.eye(2).to_sparse_csr(), r"sparse \(sparse_csr\)"),
-    "quantised": (lambda: torch.quantize_per_tensor(torch.ones(2), 1, 0, torch.qint8), r"quantised \(qint8\)"),
+    "quantised": (
+        lambda: torch.quantize_per_tensor(torch.ones(2), 1, 0, torch.qint8),
+        r"quantised \(qint8\)",
+    ),
     "meta": (lambda: torch.ones(2, device="meta"), "on the meta device"),
     "nested": (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "nested"),
-    "jagged": (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged), "nested"),
+    "jagged": (
+        lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+        "nested",
+    ),
     "whole numbers": (lambda: torch.ones(2, dtype=torch.int64), r"of whole numbers \(int64\)"),
     "truth values": (lambda: torch.ones(2, dtype=torch.bool), r"of whole numbers \(bool\)"),
 }
@@ -119,12 +141,16 @@ def test_code_is_not_run(tmp_path: Path) -> None:
 
 def test_tensors_that_the_model_lacks_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    header = json.dumps({"a": {"dtype": "F32", "shape": [1 << 31], "data_offsets": [0, 1 << 33]}}).encode()
+    header = json.dumps(
+        {"a": {"dtype": "F32", "shape": [1 << 31], "data_offsets": [0, 1 << 33]}}
+    ).encode()
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + (1 << 33))  # 8 GiB that take no room on the disk
     assert shapes_in(path) == {"a": (1 << 31,)}
-    with pytest.raises(WaveError, match=r"tensor a has shape \(2147483648,\), the model's is \(2,\); set"):
+    with pytest.raises(
+        WaveError, match=r"tensor a has shape \(2147483648,\), the model's is \(2,\); set"
+    ):
         read_safetensors(path, {"a": (2,)}, "set it right")
 
 
@@ -137,7 +163,9 @@ def test_a_description_is_held_against_the_file_before_anything_is_built(tmp_pat
             check_layers(tmp_path, found, "blocks.", depth, width)
 
 
-def test_templates_that_describe_what_they_do_not_hold_are_refused_in_a_second(tmp_path: Path) -> None:
+def test_templates_that_describe_what_they_do_not_hold_are_refused_in_a_second(
+    tmp_path: Path,
+) -> None:
     example().save(tmp_path / "t")
     for size in ({"depth": 1024, "embed_dim": 16384}, {"depth": 1024}, {"embed_dim": 16384}):
         reseal(tmp_path / "t", lambda meta, size=size: meta["auxiliary"].update(size))

@@ -33,7 +33,7 @@ from pipelines.runtime.workspace import Workspace
 from tests.pipelines.support import ROOT
 from tests.wave.models import tiny
 from wave.errors import WaveError
-from wave.storage import save_model
+from wave.export import save_model
 
 DEEP = "[" * 100_000 + "]" * 100_000
 NUMBER = "1" + "0" * 400
