@@ -45,7 +45,7 @@ def train_baseline(place: Place, method: str) -> None:
     """
     use_assigned_cpus()
     experiment, workspace = parse(place.settings), place.workspace
-    dataset, rules = open_dataset(place.data), experiment.distil
+    dataset, rules = open_dataset(place.data, place.side), experiment.distil
     recipe, device = rules.recipe, assigned_device()
     model, mean, std = load_directory(workspace.ancestor)
     make = BASELINES[method].stage1

@@ -51,6 +51,8 @@ class Place(NamedTuple):
     workspace: Workspace
     data: str
     """The folder of the data set that it is trained on."""
+    side: int | None = None
+    """The pixels that models see, where its files do not say it."""
 
 
 def named(cell: Cell) -> dict[str, Any]:

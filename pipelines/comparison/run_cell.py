@@ -27,7 +27,7 @@ def run_cell(place: Place, arrays: Arrays, cell: Cell) -> list[dict[str, Any]]:
     seed read the same batches in the same order.
     """
     use_assigned_cpus()
-    experiment, dataset = parse(place.settings), open_dataset(place.data)
+    experiment, dataset = parse(place.settings), open_dataset(place.data, place.side)
     rules, device = experiment.evaluate, assigned_device()
     batches = MemoryBatches(
         arrays["train_images"],

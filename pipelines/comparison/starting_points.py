@@ -66,7 +66,7 @@ class StartingPoints:
         experiment = self.experiments.get(method, self.experiments[""])
         owner = self.owners.get(method, OURS)
         workspace = self.workspace if owner == OURS else self.workspace.variant(owner)
-        return Place(experiment.model_dump(mode="json"), workspace, str(dataset.path))
+        return Place(experiment.model_dump(mode="json"), workspace, str(dataset.path), dataset.shape[1])
 
     @cached_property
     def owners(self) -> dict[str, str]:

@@ -20,8 +20,8 @@ class Data(Section):
     """Where the images are, and what training does to them."""
 
     path: Annotated[PathText, Field(min_length=1)]
-    """Folder of Parquet shards. If it is missing or empty and `convert` is set, the images are
-    converted into it first."""
+    """Folder of Parquet shards, or of Hugging Face's Parquet files, which are read as they are. If
+    it is missing or empty and `convert` is set, the images are converted into it first."""
     convert: Literal["digits", "fashion-mnist", "imagefolder"] | None = None
     """Format of the original images: scikit-learn's `"digits"`, IDX files of `"fashion-mnist"`, or
     an `"imagefolder"` with `train/CLASS/` and `val/CLASS/`. Leave it out if the shards are there
@@ -30,8 +30,8 @@ class Data(Section):
     """Folder of the original images. Required for `imagefolder`; for `fashion-mnist` the default is
     where Debian's package puts them."""
     image_size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
-    """Side in pixels that models read, 1 to 8192, for `imagefolder` (default 224) and `digits`
-    (default 8)."""
+    """Side in pixels that models read, 1 to 8192, for image files and Hugging Face's Parquet (default
+    224) and `digits` (default 8)."""
     held_out: Annotated[int, Field(ge=0)] = 0
     """Training images to set aside when converting. Nothing trains on them; the comparison chooses
     learning rates by them."""
@@ -88,7 +88,7 @@ class Data(Section):
         for key in ("test_fraction", "skip_bad"):
             if getattr(self, key) and self.convert not in NEEDS_SOURCE:
                 raise SettingError(key, f"has no effect with {self._converter()}; leave it out")
-        if self.image_size and self.convert not in (*NEEDS_SOURCE, "digits"):
+        if self.image_size and self.convert not in (None, *NEEDS_SOURCE, "digits"):
             raise SettingError("image_size", f"has no effect with {self._converter()}; leave it out")
         if self.in_memory is True:
             for key in ("workers", "augment", "color_jitter", "reprob"):

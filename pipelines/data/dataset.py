@@ -1,17 +1,15 @@
 """Data sets on disk: folders of Parquet shards, opened and checked, read whole or as a seeded subset."""
 
 import hashlib
+import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.config.machine import memory_bytes
@@ -19,20 +17,11 @@ from pipelines.data.image_file import decode
 from wave.errors import WaveError
 
 from pipelines.data.checksums import digests
+from pipelines.data.hugging_face import HuggingFaceShard, hugging_face_files, open_files
+from pipelines.data.own_files import NAME, SPLITS, Split, open_own
 from pipelines.data.transforms import CROP, eval_pixels
 from pipelines.data.shard import Encoding, Metadata, Shard, changed, check_labels, raw_pixels, unreadable
 from pipelines.data.shard import outline as digest_of
-
-Split = Literal["train", "test", "held_out"]
-SPLITS: tuple[Split, ...] = get_args(Split)
-"""``held_out``: training images that nothing trains on, to choose settings by; a data set may have none."""
-_NAME = re.compile(r"(train|test|held_out)-(\d{5,})-of-(\d{5,})\.parquet")
-
-
-def shard_name(split: Split, index: int, count: int) -> str:
-    """``train-00000-of-00003.parquet``."""
-    return f"{split}-{index:05d}-of-{count:05d}.parquet"
-
 
 def stratified(labels: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.int64]:
     """Sorted indices of ``limit`` rows, drawn by seed, each class in its share (rounded by greatest remainder)."""
@@ -92,6 +81,18 @@ class Dataset:
         return self.meta.shape
 
     @property
+    def foreign(self) -> bool:
+        """Whether the files are another program's, read where they are."""
+        return any(isinstance(shard, HuggingFaceShard) for shard in self.shards["train"])
+
+    @property
+    def sorted_by_label(self) -> bool:
+        """Whether more rows than a stream shuffles together are of one class after another."""
+        labels = np.concatenate([shard.labels() for shard in self.shards["train"]])
+        changes = int(np.count_nonzero(np.diff(labels)))
+        return len(labels) > 2048 and 0 < changes < 2 * len(self.classes)
+
+    @property
     def preprocessing(self) -> dict[str, Any]:
         """How evaluation makes the model's pixels of an image, in timm's terms; empty for raw ones, which it reads as
         they are."""
@@ -117,18 +118,23 @@ class Dataset:
         """sha256 over names and contents of all shards, in hexadecimal. See :mod:`pipelines.data.checksums`."""
         whole = hashlib.sha256()
         paths = [shard.path for split in SPLITS for shard in self.shards[split]]
+        parts: dict[Path, bytes] = {}
         try:
-            parts = digests(paths)
+            for folder in {path.parent for path in paths}:
+                own = [path for path in paths if path.parent == folder]
+                parts |= zip(own, digests(own), strict=True)
         except OSError as error:
             raise unreadable(Path(error.filename or self.path), error) from None
-        for path, part in zip(paths, parts, strict=True):
-            whole.update(path.name.encode() + b"\0" + part)
+        for path in paths:
+            whole.update(path.relative_to(self.path).as_posix().encode() + b"\0" + parts[path])
+        if self.foreign:  # our own files say it themselves
+            whole.update(json.dumps(self.shape).encode())
         return whole.hexdigest()
 
     @property
     def outline(self) -> dict[str, str]:
         """File name -> what :func:`pipelines.data.shard.outline` says of it."""
-        return {shard.path.name: shard.outline for split in SPLITS for shard in self.shards[split]}
+        return {shard.path.relative_to(self.path).as_posix(): shard.outline for split in SPLITS for shard in self.shards[split]}
 
     def arrays(
         self, split: Split, limit: int | None = None, seed: int = 0
@@ -177,7 +183,7 @@ class Dataset:
             )
 
 
-def reopen(path: str | Path, outline: Mapping[str, str]) -> Dataset:
+def reopen(path: str | Path, outline: Mapping[str, str], side: int | None = None) -> Dataset:
     """For a worker: the data set as the driver opened it; raises :class:`WaveError` when a shard is another one now."""
     for name, wanted in outline.items():
         try:
@@ -186,11 +192,14 @@ def reopen(path: str | Path, outline: Mapping[str, str]) -> Dataset:
             raise unreadable(Path(path, name), error) from None
         if not same:
             raise changed(Path(path, name))
-    return open_dataset(path)
+    return open_dataset(path, side)
 
 
-def open_dataset(path: str | Path) -> Dataset:
+def open_dataset(path: str | Path, side: int | None = None) -> Dataset:
     """The data set in a folder, its footers read and checked; images and labels are checked when they are read.
+
+    ``side``: the pixels that models see of Hugging Face's files (:mod:`pipelines.data.hugging_face`), which do not say
+    it; ours do.
 
     Raises :class:`WaveError`, one line naming the file: folder or shards missing, a set of shards incomplete, a file
     that is no Parquet, columns or metadata missing or not the same in all shards, labels out of range, no rows.
@@ -206,65 +215,7 @@ def open_dataset(path: str | Path) -> Dataset:
         raise WaveError(f"{path}: is a file; a data set is a folder of train-*.parquet and test-*.parquet") from None
     except (OSError, ValueError) as error:
         raise WaveError(f"{str(path)[:200]!r}: cannot be read: {error}") from None
-    files = {split: _complete(path, split, names) for split in SPLITS}
-    meta: Metadata | None = None
-    shards: dict[Split, tuple[Shard, ...]] = {}
-    for split in SPLITS:
-        opened = []
-        for file in files[split]:
-            shard, found = _open_shard(file)
-            if meta is not None and found != meta:
-                key = next(k for k in vars(meta) if getattr(meta, k) != getattr(found, k))
-                has, other = (_brief(getattr(m, key)) for m in (found, meta))
-                text = f"{key} {has}, but {files['train'][0].name} has {other}"
-                raise WaveError(f"{file}: has {text}; all shards come from one conversion")
-            meta = found
-            opened.append(shard)
-        shards[split] = tuple(opened)
-        if split != "held_out" and not sum(shard.rows for shard in opened):
-            raise WaveError(f"{files[split][0]}: the {split} split has no rows")
-    assert meta is not None  # the training split has at least one shard
-    return Dataset(path, meta, shards)
-
-
-def _complete(path: Path, split: Split, names: Sequence[str]) -> list[Path]:
-    """The shards of a split, in order, none missing."""
-    matches = [m for name in names if (m := _NAME.fullmatch(name)) and m[1] == split]
-    if not matches and split == "held_out":
-        return []
-    if not matches:
-        raise WaveError(f"{path}: has no {split}-*.parquet; make the data set with `python -m pipelines data`")
-    counts = sorted({int(m[3]) for m in matches})
-    if len(counts) > 1:
-        raise WaveError(
-            f"{path}: mixes {split} shards of {' and '.join(map(str, counts))}; keep those of one conversion"
-        )
-    wanted = [shard_name(split, i, counts[0]) for i in range(counts[0])]
-    present = {m[0] for m in matches}
-    if absent := [name for name in wanted if name not in present]:
-        raise WaveError(f"{path}: lacks {absent[0]} ({len(absent)} of {counts[0]} {split} shards); convert it again")
-    return [path / name for name in wanted]
-
-
-def _open_shard(path: Path) -> tuple[Shard, Metadata]:
-    try:
-        with pq.ParquetFile(path) as file:
-            footer, meta = file.metadata, Metadata.read(file.schema_arrow, path)
-            groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
-            shard = Shard(path, tuple(group.num_rows for group in groups), digest_of(path))
-            column = footer.schema.names.index("label")
-            ranges = [group.column(column).statistics for group in groups]
-    except (pa.ArrowException, OSError) as error:
-        raise unreadable(path, error) from None
-    if all(r is not None and r.has_min_max for r in ranges):
-        bounds = np.array([[r.min, r.max] for r in ranges], np.int64).reshape(-1)
-        if len(bounds) and (bounds.min() < 0 or bounds.max() >= len(meta.classes)):
-            check_labels(shard.labels(), len(meta.classes), path)
-    else:
-        check_labels(shard.labels(), len(meta.classes), path)
-    return shard, meta
-
-
-def _brief(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    if others := hugging_face_files(path, [name for name in names if NAME.fullmatch(name)]):
+        meta, shards = open_files(others, path, side)
+        return Dataset(path, meta, {**shards, "held_out": ()})
+    return Dataset(path, *open_own(path, names))

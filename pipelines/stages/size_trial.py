@@ -67,7 +67,7 @@ def run_trial(job: Job, arrays: Arrays, target: TargetSpec, key: str) -> dict[st
     """
     experiment, workspace = parse(job.experiment), Workspace(Path(job.root))
     use_assigned_cpus()
-    dataset, templates = reopen(job.data, job.outline), _templates(job, arrays)
+    dataset, templates = reopen(job.data, job.outline, experiment.data.image_size), _templates(job, arrays)
     device = assigned_device()
     start, settings = time.perf_counter(), experiment.initialise
     model = target_model(

@@ -146,7 +146,7 @@ def _worker(config: dict[str, Any]) -> None:
     if refusal.is_file():  # another worker's reason, found before this group was started again
         return
     try:
-        dataset = reopen(config["data"], config["outline"])
+        dataset = reopen(config["data"], config["outline"], experiment.data.image_size)
         work = cast(Build, config["build"])(experiment, dataset, workspace)
         saved_state = _saved(ray.train.get_checkpoint(), device)
     except WaveError as error:  # the same on every worker, so a restart would not help

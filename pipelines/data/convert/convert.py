@@ -114,7 +114,13 @@ def prepared(data: Data, progress: Progress = lambda line: None) -> Dataset:
             skip_bad=data.skip_bad,
             progress=progress,
         )
-    dataset = open_dataset(path)
+    dataset = open_dataset(path, data.image_size)
+    if dataset.foreign and data.held_out:
+        raise WaveError(f"{path}: is read as it is, no images can be held out; leave data.held_out out")
+    if dataset.foreign and data.in_memory is not True and dataset.sorted_by_label:
+        progress(
+            f"{path}: its training rows are in the order of their labels; data.in_memory=true shuffles them all"
+        )
     if data.image_size is not None and dataset.shape[1:] != (data.image_size, data.image_size):
         size = "x".join(map(str, dataset.shape[1:]))
         raise WaveError(

@@ -5,14 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipelines.data.convert.listing import EXTENSIONS, LeftOut, class_folders, images_in, is_junk, shown, told
-from pipelines.data.convert.natural_order import natural_order
+from pipelines.data.natural_order import natural_order
 from pipelines.data.convert.samples import Found, Sample
+from pipelines.data.split_names import find_splits
 from wave.errors import WaveError
-
-TRAIN = ("train", "training")
-TEST = ("val", "validation", "valid", "eval", "test", "testing")
-"""Names of the split to test on; the first there is read (ImageNet's test images have no labels)."""
-
 
 def read_image_folder(source: Path) -> Found:
     """The images of a folder of classes: the folders in train, in natural order.
@@ -22,7 +18,8 @@ def read_image_folder(source: Path) -> Found:
     if not source.is_dir():
         raise WaveError(f"{shown(source)}: no such folder; it should hold train/CLASS/ and val/CLASS/ with images")
     inside = {path.name: path for path in source.iterdir() if path.is_dir() and not is_junk(path.name)}
-    places, notes = find_splits(inside)
+    places, other = find_splits(inside)
+    notes = [f"{shown(source)}: {note}" for note in other]
     if "train" not in places and ("test" in places or not inside):
         raise WaveError(f"{shown(source)}: has no train/; it should hold train/CLASS/ and val/CLASS/ with images")
     train, test = places.get("train", source), places.get("test")
@@ -44,18 +41,6 @@ def read_image_folder(source: Path) -> Found:
     if line := told(left_out):
         notes.append(f"{shown(source)}: {line}")
     return found
-
-
-def find_splits(places: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:
-    """Those of ``places``, by their names, that are train and test, and a line on each that is not read."""
-    by_name = {name.lower(): path for name, path in sorted(places.items(), reverse=True)}
-    chosen: dict[str, Path] = {}
-    notes: list[str] = []
-    for split, known in (("train", TRAIN), ("test", TEST)):
-        paths = [by_name[name] for name in known if name in by_name]
-        chosen |= {split: path for path in paths[:1]}
-        notes += [f"{shown(other)}: is not read; the {split} split is {paths[0].name}" for other in paths[1:]]
-    return chosen, notes
 
 
 def _images(folders: list[Path], label: int, left_out: LeftOut) -> list[Sample]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.data.dataset import Split, shard_name
+from pipelines.data.own_files import Split, shard_name
 from pipelines.data.shard import Metadata
 
 Progress = Callable[[str], None]
