@@ -8,7 +8,10 @@ from timm.models._hub import save_config_for_hf  # pyright: ignore[reportUnknown
 from torch import nn
 
 from .files import replacing, save_tensors
-from .vit import images_of
+from .vit import eps_of, images_of
+
+TIMMS_EPS = 1e-6
+"""LayerNorm's in most of timm's ViTs."""
 
 
 def save_model(
@@ -49,6 +52,9 @@ def save_model(
     config: dict[str, Any] = {"pretrained_cfg": origin}
     if classes:
         config["label_names"] = list(classes)
+    eps = eps_of(model)
+    if eps not in (None, TIMMS_EPS):  # plain timm does not read it
+        config["layer_norm_eps"] = eps
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     name = "model.safetensors"
     with replacing(directory) as folder:

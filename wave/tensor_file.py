@@ -1,5 +1,6 @@
 """Tensors from a file that somebody else may have written: named before they are read."""
 
+import argparse
 import struct
 import warnings
 import zipfile
@@ -74,18 +75,27 @@ def read_torch(path: Path, device: Any = "cpu") -> Any:
     Raises pickle.UnpicklingError where it holds more, :class:`WaveError` where it unpacks to more
     than the file has, :data:`UNREADABLE` for what is no such file.
     """
+    check_unpacked(path, "torch.save")
+    with (
+        # Of the pickle's protocol, and that nested tensors are new.
+        warnings.catch_warnings(action="ignore"),
+        # As timm: checkpoints of its train.py, of DeiT and of MAE hold one.
+        torch.serialization.safe_globals([argparse.Namespace]),
+    ):
+        return torch.load(path, map_location=device, weights_only=True)
+
+
+def check_unpacked(path: Path, writer: str) -> None:
+    """Refuse an archive that unpacks to more than it is: ``writer`` does not compress."""
     if zipfile.is_zipfile(path):
         size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > size:  # torch stores without compression
+        if unpacked > size:
             raise WaveError(
                 f"{path}: {size} bytes that unpack to {unpacked}; "
-                "save it with torch.save, which does not compress"
+                f"save it with {writer}, which does not compress"
             )
-    # Of the pickle's protocol, and that nested tensors are new.
-    with warnings.catch_warnings(action="ignore"):
-        return torch.load(path, map_location=device, weights_only=True)
 
 
 def weights(path: Path, name: str, tensor: Tensor) -> Tensor:

@@ -98,6 +98,19 @@ def shape_of(model: nn.Module) -> Shape:
     )
 
 
+def eps_of(model: nn.Module) -> float | None:
+    """The one ``eps`` of all its LayerNorms, ``None`` where they differ or there are none."""
+    found = {m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)}
+    return found.pop() if len(found) == 1 else None
+
+
+def set_eps(model: nn.Module, eps: float) -> None:
+    """Give all LayerNorms one ``eps``, which no argument of timm can say as text."""
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = eps
+
+
 def images_of(model: nn.Module) -> tuple[tuple[int, int], tuple[int, int], int]:
     """Return (height, width) of the images, (height, width) of the patches, and channels.
 

@@ -4,7 +4,7 @@ from typing import cast
 
 from timm.models.vision_transformer import VisionTransformer
 
-from pipelines.ancestors.reading import create
+from pipelines.ancestors.timm_models import check_classifies, create
 from pipelines.config.experiment import Experiment
 from pipelines.data.dataset import Dataset
 
@@ -14,4 +14,4 @@ def named(experiment: Experiment, dataset: Dataset, device: str | None = None) -
     channels, size, _ = dataset.shape
     own = {"img_size": size, "in_chans": channels, "num_classes": len(dataset.classes)}
     name = cast(str, experiment.ancestor.architecture)
-    return create(name, {**own, **experiment.ancestor.model_args}, "ancestor", device)
+    return check_classifies(create(name, {**own, **experiment.ancestor.model_args}, "ancestor", device), name)

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from pipelines.ancestors.folder import weights_of
 from pipelines.config.experiment import Experiment
 from pipelines.data.dataset import Dataset
 from pipelines.runtime.files import absolute
@@ -33,5 +34,5 @@ def _stamp(source: str) -> object:
     if kind not in ("local-dir", "checkpoint"):
         return 0
     path = absolute(rest, "ancestor.source")
-    files = [path / "model.safetensors", path / "config.json"] if kind == "local-dir" else [path]
+    files = [weights_of(path), path / "config.json"] if kind == "local-dir" else [path]
     return [[file.stat().st_size, file.stat().st_mtime_ns] for file in files if os.path.isfile(file)]

@@ -9,8 +9,12 @@ from mlflow.exceptions import MlflowException
 from timm.models.vision_transformer import VisionTransformer
 
 from pipelines.ancestors.ancestor import named
-from pipelines.ancestors.reading import first_line, load_checkpoint, load_directory, pretrained
+from pipelines.ancestors.messages import first_line
+from pipelines.ancestors.reading import check_classifier, load_directory, read_checkpoint, read_directory
 from pipelines.ancestors.record import ancestor_key, kept_ancestor
+from pipelines.ancestors.timm_models import pretrained
+from pipelines.ancestors.weight_file import Which
+from pipelines.config.ancestor import Ancestor
 from pipelines.config.experiment import Experiment
 from pipelines.data.dataset import Dataset
 from pipelines.registry.kept_files import fetch
@@ -21,11 +25,14 @@ from wave.errors import WaveError
 
 
 class Source(NamedTuple):
-    """A model and the statistics of its input, a number a channel, images in 0..1."""
+    """A model, the statistics of its input (a number a channel, images in 0..1), which weights it has where its file
+    holds averaged and raw ones, and what a reader is told."""
 
     model: VisionTransformer
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    which: Which | None = None
+    notes: tuple[str, ...] = ()
 
 
 def pinned(experiment: Experiment) -> Experiment:
@@ -73,20 +80,30 @@ def _read(experiment: Experiment, dataset: Dataset) -> Source:
     timm's statistics of its architecture is taken to read the data's."""
     settings = experiment.ancestor
     kind, _, rest = settings.source.partition(":")
-    if kind == "local-dir":
-        found = Source(*load_directory(absolute(rest, "ancestor.source")))
+    if kind in ("local-dir", "checkpoint"):
+        found = _from_files(settings, kind, absolute(rest, "ancestor.source"), dataset)
     elif kind == "models":
         found = _from_registry(experiment, settings.source)
     else:
-        if kind == "checkpoint":
-            model = named(experiment, dataset)
-            load_checkpoint(model, absolute(rest, "ancestor.source"))
-        else:
-            model = pretrained(rest, dict(settings.model_args), f"ancestor.source={settings.source}")
-        config = cast(dict[str, Any], model.pretrained_cfg)
-        same = len(config["mean"]) == model.patch_embed.proj.in_channels
-        found = Source(model, *((config["mean"], config["std"]) if same else (dataset.mean, dataset.std)))
-    return Source(found.model, settings.mean or tuple(found.mean), settings.std or tuple(found.std))
+        model = pretrained(rest, dict(settings.model_args), f"ancestor.source={settings.source}")
+        found = Source(model, *_statistics(model, dataset))
+    return found._replace(mean=settings.mean or tuple(found.mean), std=settings.std or tuple(found.std))
+
+
+def _from_files(settings: Ancestor, kind: str, path: Path, dataset: Dataset) -> Source:
+    if kind == "local-dir":
+        read = read_directory(path, settings.weights)
+    else:
+        read = read_checkpoint(path, cast(str, settings.architecture), settings.model_args, settings.weights)
+    check_classifier(read.model, path)
+    mean, std = (read.mean, read.std) if read.mean else _statistics(read.model, dataset)
+    return Source(read.model, mean, std, read.which, read.notes)
+
+
+def _statistics(model: VisionTransformer, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    config = cast(dict[str, Any], model.pretrained_cfg)
+    same = len(config["mean"]) == model.patch_embed.proj.in_channels
+    return (config["mean"], config["std"]) if same else (dataset.mean, dataset.std)
 
 
 def _from_registry(experiment: Experiment, uri: str) -> Source:

@@ -1,6 +1,6 @@
 """The section [ancestor] of an experiment: where the trained model comes from, or how it is trained."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,6 +35,9 @@ class Ancestor(Section):
     model_args: Annotated[dict[str, Argument], Field(default_factory=dict)]
     """Arguments of the timm model that differ from the architecture's, such as `{ embed_dim = 96,
     depth = 6, num_heads = 6, patch_size = 7 }`."""
+    weights: Annotated[Literal["ema", "raw"] | None, Field(exclude_if=lambda value: value is None)] = None
+    """Which weights of a checkpoint that holds two: `"ema"`, the average, or `"raw"`, those that were
+    trained. Default: the average where there is one, as in timm."""
     recipe: Recipe | None = None
     """How the ancestor is trained; only for `source = "train"`."""
 
@@ -53,6 +56,8 @@ class Ancestor(Section):
             raise SettingError("model_args", f"has no effect with {given}, which holds them; leave it out")
         if kind == "train" and self.recipe is None:
             raise SettingError("recipe", f"is missing; {given} needs [ancestor.recipe], for example epochs = 10")
+        if self.weights and kind not in ("checkpoint", "local-dir"):
+            raise SettingError("weights", f"has no effect with {given}, which holds one set of them; leave it out")
         if kind != "train" and self.recipe is not None:
             raise SettingError("recipe", f"has no effect with {given}; leave it out")
         if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from pipelines.ancestors.ancestor import named
+from pipelines.ancestors.chance import near_chance
 from pipelines.ancestors.reading import load_directory
 from pipelines.ancestors.record import ancestor_key, kept_ancestor
 from pipelines.ancestors.source import Source, foresee
@@ -25,8 +26,8 @@ def obtain(
 ) -> dict[str, Any]:
     """Put the ancestor into ``workspace.ancestor`` as a timm directory, unless it is there, and return its record.
 
-    ``source`` is what :func:`foresee` gave, if it was asked. The record holds accuracy on the test split, parameters
-    and a key.
+    ``source`` is what :func:`foresee` gave, if it was asked. The record holds accuracy on the test split, parameters,
+    a key and, where its file holds averaged and raw weights, which of them it has.
     """
     settings, own = experiment.ancestor, ancestor_key(experiment, dataset)
     done = kept_ancestor(workspace, own)
@@ -37,14 +38,21 @@ def obtain(
         name = f"ancestor-{own}"
         say(f"ancestor: training {settings.architecture} on {dataset.num_rows('train')} images")
         reached = fit(experiment, dataset, workspace, name, build)
+        found, doubt = {}, None
     else:
         say(f"ancestor: reading {settings.source}")
         source = source or foresee(experiment, dataset, workspace)
+        for note in source.notes:
+            say(f"ancestor: {note}")
         save_model(source.model, workspace.ancestor, source.mean, source.std, preprocessing=dataset.preprocessing)
         reached = on_worker(experiment.distil, judge, experiment, dataset, workspace)
+        found = {"weights": source.which} if source.which else {}
+        doubt = near_chance(reached, dataset, source)
     parameters = num_parameters(load_directory(workspace.ancestor)[0])
     say(f"ancestor: {parameters} parameters, accuracy {reached:.3f}")
-    return workspace.finish(workspace.ancestor, own, {"accuracy": reached, "parameters": parameters})
+    if doubt:
+        say(f"ancestor: warning: {doubt}")
+    return workspace.finish(workspace.ancestor, own, {"accuracy": reached, "parameters": parameters, **found})
 
 
 def build(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Work:

@@ -15,8 +15,8 @@ import pytest
 import torch
 from ray.train import Checkpoint
 
-from pipelines.ancestors.reading import load_checkpoint
 from pipelines.ancestors.reading import load_directory as read_directory
+from pipelines.ancestors.reading import read_checkpoint
 from pipelines.config.experiment import load
 from pipelines.registry import query as registry
 from pipelines.registry.publish import check_names
@@ -71,7 +71,7 @@ KINDS = ("bare", "zip", "legacy")
 def test_a_checkpoint_as_ancestor(mark: Path, tmp_path: Path, kind: str, name: str) -> None:
     (tmp_path / name).write_bytes(pickles(mark)[kind])
     with pytest.raises(WaveError, match=re.escape(str(tmp_path / name))):
-        load_checkpoint(tiny(), tmp_path / name)
+        read_checkpoint(tmp_path / name, "vit_tiny_patch16_224", {"num_heads": 2})
 
 
 @pytest.mark.parametrize("kind", KINDS)
