@@ -40,10 +40,10 @@ def unwrapped(weights: Weights, path: Path, which: Which | None) -> tuple[Weight
     kind = kind or weights.which
     if which is not None and which != (kind or "raw"):
         other = "EMA" if which == "ema" else "raw"
-        has = prefix.rstrip(".") if kind != weights.which else weights.taken
+        has = weights.taken if kind == weights.which else prefix.rstrip(".")
         raise WaveError(f"{path}: holds no {other} weights, only {has or 'one model'}; leave out ancestor.weights")
     notes = list(weights.notes)
-    if kind != weights.which:
+    if kind != weights.which or (kind and len(prefixes) > 1):
         words = "averaged (EMA) weights" if kind == "ema" else "raw weights"
         others = "".join(f"; it also holds {name}" for name in prefixes if name != prefix)
         notes.append(f"{words} ({prefix.rstrip('.')}) of {path.name}{others}")

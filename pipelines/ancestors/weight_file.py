@@ -67,7 +67,7 @@ def _content(path: Path) -> Any:
         raise WaveError(f"{path}: {_refused(path)}") from None
     except UNREADABLE as error:
         if _is_script(path):
-            raise WaveError(f"{path}: {_SCRIPT.format(path)}") from None
+            raise WaveError(f"{path}: {_SCRIPT.format(str(path))}") from None
         raise WaveError(f"{path}: not a checkpoint this program reads ({first_line(error)}); use safetensors") from None
 
 
