@@ -42,8 +42,9 @@ def data(
 ) -> None:
     """Convert images to Parquet shards: those of experiment FILE (.toml), or a data set of KIND from SOURCE to OUT.
 
-    KIND is digits (needs no SOURCE), fashion-mnist (finds Debian's package by itself) or imagefolder (reads
-    SOURCE/train/CLASS/*). FILE's own [data] says everything: no SOURCE, OUT or option but --set goes with it.
+    KIND is digits (needs no SOURCE), fashion-mnist (finds Debian's package by itself), imagefolder (reads
+    SOURCE/train/CLASS/*), list (SOURCE is a CSV or JSON list of files and labels) or webdataset (SOURCE/train-*.tar).
+    FILE's own [data] says everything: no SOURCE, OUT or option but --set goes with it.
     """
     from pipelines.config.experiment import load
     from pipelines.data.convert.convert import Kind, Statistics, convert, prepared

@@ -12,7 +12,11 @@ from pipelines.config.validation import Says, Section, SettingError
 
 CHANGES = ("augment", "hflip", "random_crop", "color_jitter", "reprob")
 """Settings of :class:`Data` that change training images."""
-NEEDS_SOURCE = {"imagefolder": "the folder that holds train/CLASS/ and val/CLASS/ with images"}
+NEEDS_SOURCE = {
+    "imagefolder": "the folder that holds train/CLASS/ and val/CLASS/ with images",
+    "list": "a CSV or JSON list of files and labels, or the folder of train.csv and val.csv",
+    "webdataset": "the folder that holds train-*.tar and val-*.tar",
+}
 """Values of ``data.convert`` that read image files, which are kept as they are -> what their source is."""
 
 
@@ -22,13 +26,13 @@ class Data(Section):
     path: Annotated[PathText, Field(min_length=1)]
     """Folder of Parquet shards, or of Hugging Face's Parquet files, which are read as they are. If
     it is missing or empty and `convert` is set, the images are converted into it first."""
-    convert: Literal["digits", "fashion-mnist", "imagefolder"] | None = None
-    """Format of the original images: scikit-learn's `"digits"`, IDX files of `"fashion-mnist"`, or
-    an `"imagefolder"` with `train/CLASS/` and `val/CLASS/`. Leave it out if the shards are there
-    already."""
+    convert: Literal["digits", "fashion-mnist", "imagefolder", "list", "webdataset"] | None = None
+    """Format of the original images: scikit-learn's `"digits"`, IDX files of `"fashion-mnist"`, an
+    `"imagefolder"` with `train/CLASS/` and `val/CLASS/`, a `"list"` of files and labels, or tar
+    shards of a `"webdataset"`. Leave it out if the shards are there already."""
     source: PathText = ""
-    """Folder of the original images. Required for `imagefolder`; for `fashion-mnist` the default is
-    where Debian's package puts them."""
+    """Folder of the original images, or the file of a list. Only `digits` needs none; for
+    `fashion-mnist` the default is where Debian's package puts them."""
     image_size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None = None
     """Side in pixels that models read, 1 to 8192, for image files and Hugging Face's Parquet (default
     224) and `digits` (default 8)."""

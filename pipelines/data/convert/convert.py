@@ -16,18 +16,24 @@ from pipelines.config.data import NEEDS_SOURCE, Data
 from pipelines.config.machine import memory_bytes
 from pipelines.config.sizes import MAX_SIDE
 from pipelines.data.convert.encoded import write_encoded
+from pipelines.data.convert.file_list import read_list
 from pipelines.data.convert.idx import FASHION_CLASSES, read_fashion_mnist
 from pipelines.data.convert.imagefolder import read_image_folder
 from pipelines.data.convert.samples import Found, Statistics
 from pipelines.data.convert.shard_writer import Progress, ShardWriter
+from pipelines.data.convert.webdataset import read_web_dataset
 from pipelines.data.dataset import Dataset, Split, choose_held_out, open_dataset, stratified
 from pipelines.data.shard import Metadata
 from pipelines.data.transforms import resized
 from pipelines.runtime.files import absolute
 from wave.errors import WaveError
 
-Kind = Literal["digits", "fashion-mnist", "imagefolder"]
-READERS: Mapping[str, Callable[[Path], Found]] = {"imagefolder": read_image_folder}
+Kind = Literal["digits", "fashion-mnist", "imagefolder", "list", "webdataset"]
+READERS: Mapping[str, Callable[[Path], Found]] = {
+    "imagefolder": read_image_folder,
+    "list": read_list,
+    "webdataset": read_web_dataset,
+}
 """Kinds of image files, which are kept as they are -> who finds them and their labels."""
 Raw = Mapping[Split, tuple[NDArray[np.uint8], NDArray[np.int64]]]
 
