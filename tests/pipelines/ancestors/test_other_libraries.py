@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from pipelines.ancestors.reading import Read, load_directory, read_checkpoint, read_directory
 from wave.errors import WaveError
-from wave.storage import save_model
+from wave.export import save_model
 from wave.vit import eps_of, set_eps
 
 EQUAL = 1e-4
 SIDE, PATCH, WIDTH, LAYERS, HEADS, CLASSES = 16, 4, 32, 3, 4, 5
 IMAGES = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-_SHAPE = {
+_SHAPE: dict[str, Any] = {
     "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
     "image_size": SIDE, "patch_size": PATCH, "num_labels": CLASSES,
 }  # fmt: skip
@@ -99,9 +99,8 @@ def test_the_comparison_would_see_another_eps_and_another_weight(tmp_path: Path)
 
 def test_a_timm_model_in_a_folder_of_transformers(tmp_path: Path) -> None:
     arguments = {"img_size": SIDE, "patch_size": PATCH, "embed_dim": WIDTH, "depth": 2, "num_heads": HEADS}
-    config = transformers.TimmWrapperConfig(
-        architecture="vit_tiny_patch16_224", model_args=arguments, num_labels=CLASSES
-    )
+    settings: dict[str, Any] = {"model_args": arguments, "num_labels": CLASSES}
+    config = transformers.TimmWrapperConfig(architecture="vit_tiny_patch16_224", **settings)
     model = shaken(transformers.TimmWrapperForImageClassification(config))
     model.save_pretrained(tmp_path)
     with torch.no_grad():
