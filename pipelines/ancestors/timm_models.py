@@ -73,7 +73,10 @@ def pretrained(name: str, arguments: dict[str, Any], where: str) -> VisionTransf
     Raises :class:`WaveError` within seconds, also without a network.
     """
     if ":" not in name:  # hf-hub:OWNER/MODEL and the like are looked up by timm
-        create(name.partition(".")[0], arguments, where, device="meta")
+        architecture = name.partition(".")[0]
+        plain = create(architecture, arguments, where, device="meta")
+        if plain.num_classes < 1:
+            raise WaveError(f"{where}: {architecture} has no classifier; {NO_CLASSIFIER}")
     silent = ""
     if not constants.HF_HUB_OFFLINE:
         try:
