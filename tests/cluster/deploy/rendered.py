@@ -1,6 +1,7 @@
 """The manifests that values render to, and the pods that KubeRay 1.7.0 makes of them."""
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 
 from cluster.deploy import render, values
 
+ROOT = Path(__file__).parents[3]
 _CREATED = {
     "app.kubernetes.io/name": "kuberay",
     "app.kubernetes.io/created-by": "kuberay-operator",
@@ -20,7 +22,7 @@ def source(folder: Path) -> Path:
     file.write_text(render.VALUES.read_text())
     experiment = folder / values.load(file).run
     experiment.parent.mkdir(parents=True)
-    experiment.write_text('name = "digits"\n[data]\npath = "data/digits"\n')
+    shutil.copy(ROOT / values.load(file).run, experiment)
     return file
 
 
@@ -31,8 +33,19 @@ def change(file: Path, old: str, new: str, count: int = -1) -> None:
 
 
 def documents(file: Path, name: str) -> list[dict[str, Any]]:
-    text = render.files(values.load(file), file.parent)[f"kubernetes/{name}.yaml"]
-    return list(yaml.safe_load_all(text))
+    return list(yaml.safe_load_all(_files(file)[f"kubernetes/{name}.yaml"]))
+
+
+_rendered: dict[str, dict[str, str]] = {}
+"""What follows from each text of values. Rendering checks the run that it names by a process of
+its own, which takes seconds; where the file lies changes nothing."""
+
+
+def _files(file: Path) -> dict[str, str]:
+    text = file.read_text()
+    if text not in _rendered:
+        _rendered[text] = render.files(values.load(file), file.parent)
+    return _rendered[text]
 
 
 def pods(file: Path) -> dict[str, dict[str, Any]]:

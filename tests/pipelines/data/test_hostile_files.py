@@ -297,7 +297,7 @@ def test_every_known_format_is_read(kind: str) -> None:
 
 
 def test_formats_that_start_a_program_are_not_read() -> None:
-    with pytest.raises(WaveError, match="no known format"):
+    with pytest.raises(WaveError, match="it is PostScript, which is not read"):
         decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", (3, 8, 8), "x")
 
 
