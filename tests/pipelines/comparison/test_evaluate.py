@@ -92,7 +92,7 @@ def test_the_report_is_made_from_the_folder(folder: Path) -> None:
     page = folder / "runs/fashion-mnist-smoke/report/comparison.html"
     assert str(page) in done.stdout and "Missing:" not in page.read_text()
     pictures = {path.stem for path in page.parent.glob("*.png")}
-    studies = {"share_curve", "share_variants", "ablations_variants"}
+    studies = {"share_curve", "share_variants", "ablations_curve", "ablations_variants"}
     assert pictures == {"cost", "layers", "templates", *studies}
 
 
