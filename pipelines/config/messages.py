@@ -74,7 +74,7 @@ def _describe(kind: str, message: str, path: str, value: Any, model: type, cause
     if kind == "literal_error" and isinstance(value, str):
         found = difflib.get_close_matches(value, re.findall(r"'([^']*)'", message), 1, 0.5)
         near = f"; nearest: {found[0]}" if found else ""
-    return f"{path}={_shortened(value)} {_lower(rule)}{near}"
+    return f"{path}={_shortened(value)} {lower_first(rule)}{near}"
 
 
 def unknown_key(model: type, path: str) -> str:
@@ -110,7 +110,7 @@ def _shortened(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _lower(text: str) -> str:
+def lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config.extends import base_of, merged
-from pipelines.config.messages import _lower
+from pipelines.config.messages import lower_first
 from pipelines.config.toml_limits import LARGEST_BYTES, MOST_PARTS, check_text, check_values
 from wave.errors import WaveError
 
@@ -55,7 +55,7 @@ def _read_one(path: str | Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise WaveError(f"{path}: line {error.object[: error.start].count(10) + 1} is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
-        raise WaveError(f"{path}: not valid TOML: {_lower(str(error))}") from None
+        raise WaveError(f"{path}: not valid TOML: {lower_first(str(error))}") from None
     except IsADirectoryError:
         raise WaveError(f"{path}: is a folder; name one TOML file in it") from None
     except FileNotFoundError:
@@ -65,7 +65,7 @@ def _read_one(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise WaveError(f"{str(path)[:200]}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # a NUL in the path, a number of 5,000 digits, 1,000 nested arrays
-        raise WaveError(f"{str(path)[:200]!r}: cannot be read: {_lower(str(error))}") from None
+        raise WaveError(f"{str(path)[:200]!r}: cannot be read: {lower_first(str(error))}") from None
 
 
 def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ _ACTOR = "wave-progress"
 
 
 @contextlib.contextmanager
-def _printing() -> Iterator[None]:
+def printing() -> Iterator[None]:
     actor: Any = ray.remote(num_cpus=0)(Lines).options(name=_ACTOR, get_if_exists=True).remote()
     done = threading.Event()
 

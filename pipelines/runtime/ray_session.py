@@ -19,7 +19,7 @@ from pipelines.config.machine import cpus
 from pipelines.config.session_folder import SessionFolder
 from pipelines.runtime import signals
 from pipelines.runtime.console import say
-from pipelines.runtime.progress import _printing
+from pipelines.runtime.progress import printing
 from pipelines.runtime.ray_address import reachable, shown
 from wave.errors import WaveError
 
@@ -73,7 +73,7 @@ def session(cluster: Cluster) -> Iterator[None]:
         finally:
             signals.catch()  # after Ray has set its own
         stack.callback(ray.shutdown)
-        stack.enter_context(_printing())
+        stack.enter_context(printing())
         yield
 
 
